@@ -1,0 +1,3 @@
+//! Mühürdar.
+
+fn main() {}

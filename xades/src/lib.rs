@@ -1,0 +1,1 @@
+//! Canonical XML, digests and XAdES seals.
