@@ -45,7 +45,7 @@ pub struct Canonicalizer<S> {
 
 impl<S: Sink> Canonicalizer<S> {
     /// A canonicalizer for one document.
-    pub fn new(method: Method, subset: Subset, sink: S) -> Self {
+    pub fn new(method: &Method, subset: Subset, sink: S) -> Self {
         Self {
             sink,
             form: method.form,
@@ -150,7 +150,9 @@ impl<S: Sink> Canonicalizer<S> {
 
     /// The attributes of an apex, with the `xml:` attributes that it inherits (C14N 1.0 and 1.1, section 2.4).
     fn inheriting_attributes(&self, tag: &StartTag<'_>, out: &mut Vec<u8>) -> Result<(), Fault> {
-        let mut all: Vec<(&[u8], &[u8], Vec<u8>, &[u8])> = tag
+        // Namespace name, local name, qualified name, value.
+        type Written<'a> = (&'a [u8], &'a [u8], Vec<u8>, &'a [u8]);
+        let mut all: Vec<Written<'_>> = tag
             .attributes()
             .map(|a: Attribute<'_>| {
                 (
