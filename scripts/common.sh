@@ -118,6 +118,7 @@ install_missing() {
   local as_root=() log list
   list=$(printf '%s\n' "${MISSING[@]}" | sort -u | tr '\n' ' ')
   list=${list% }
+  MISSING=()
   command -v apt-get >/dev/null 2>&1 || die "$EX_UNAVAILABLE" \
     "this machine has no apt-get, so these cannot be installed for you: $list. Install what they are called here, then run this again."
   if [ "$(id -u)" != 0 ]; then
@@ -152,7 +153,6 @@ need_rust() {
   if ! command -v cargo >/dev/null 2>&1; then
     need curl curl ca-certificates
     install_missing
-    MISSING=()
     say "Installing Rust by rustup, for this user"
     local script
     script=$(mktemp) || die "$EX_UNAVAILABLE" "no room for a temporary file"
