@@ -6,6 +6,8 @@
     clippy::unwrap_used,
     clippy::cast_precision_loss,
     clippy::needless_pass_by_value,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
     reason = "test support: each test binary uses its part, and a panic is a failed test"
 )]
 
@@ -114,6 +116,16 @@ pub fn log_in(config: &TokenConfig) -> admin::Token {
 
 pub async fn open(tokens: Vec<TokenConfig>) -> Pool {
     Pool::open(Config::new(tokens)).await.unwrap()
+}
+
+/// One RSA key for every token of a test binary (PKCS#8, DER): the same seal on several tokens.
+pub fn shared_key() -> &'static [u8] {
+    static KEY: OnceLock<Vec<u8>> = OnceLock::new();
+    KEY.get_or_init(|| {
+        let key = aws_lc_rs::rsa::KeyPair::generate(aws_lc_rs::rsa::KeySize::Rsa2048).unwrap();
+        let der: aws_lc_rs::encoding::Pkcs8V1Der<'_> = aws_lc_rs::encoding::AsDer::as_der(&key).unwrap();
+        der.as_ref().to_vec()
+    })
 }
 
 /// Closes a pool that a load has used.

@@ -1,0 +1,511 @@
+//! What goes wrong with HSMs, row by row of the incident reports, on a pool under load: every request is answered or refused, no wrong
+//! signature is released, and the pool comes back by itself. Bounds are generous, since a busy machine must not fail them; the measured figures
+//! are printed.
+#![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
+
+mod common;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use common::{Load, Tally, close, test};
+use muhurdar_pool::{Config, Key, Pin, Pool, SignError, SignInput, SlotState, TokenConfig};
+
+fn main() -> ExitCode {
+    let Some(softhsm) = muhurdar_pool::admin::find_softhsm2() else {
+        println!("SKIPPED: SoftHSM2 is not installed (apt-get install softhsm2)");
+        return ExitCode::SUCCESS;
+    };
+    let control = std::env::temp_dir().join(format!("faulty-token-{}.sock", std::process::id()));
+    CONTROL.set(control.clone()).unwrap();
+    let code = common::main(
+        &[
+            ("FAULTY_TOKEN_MODULE", softhsm),
+            ("FAULTY_TOKEN_CONTROL", control.clone()),
+        ],
+        vec![
+            test(
+                "a_hanging_call_costs_its_lane_and_its_request_goes_on_elsewhere",
+                a_hanging_call,
+            ),
+            test(
+                "more_lost_lanes_than_allowed_take_the_token_out_until_they_return",
+                too_many_hang,
+            ),
+            test(
+                "a_lost_secure_channel_is_cured_by_reinitialising_the_module",
+                a_lost_secure_channel,
+            ),
+            test(
+                "a_token_with_fewer_sessions_says_so_in_its_cap",
+                a_token_with_fewer_sessions,
+            ),
+            test(
+                "a_reaped_channel_is_met_by_the_heartbeat_before_a_request_is",
+                a_reaped_channel,
+            ),
+            test("a_session_that_stays_active_is_discarded", a_session_that_stays_active),
+            test("a_restarted_hsm_is_logged_in_to_again", a_restarted_hsm),
+            test("a_lost_login_is_renewed_while_requests_wait", a_lost_login),
+            test(
+                "while_the_hsm_is_down_requests_are_refused_at_once",
+                while_the_hsm_is_down,
+            ),
+            test("closed_sessions_never_log_the_token_out", closed_sessions_never_log_out),
+            test(
+                "a_pin_is_never_tried_at_its_last_try",
+                a_pin_is_never_tried_at_its_last_try,
+            ),
+            test("a_flipped_bit_is_never_released", a_flipped_bit),
+            test("a_key_is_never_looked_up_for_a_signature", a_key_is_never_looked_up),
+            test("a_removed_token_fails_over_and_gets_its_share_back", a_removed_token),
+            test("random_failures_lose_nothing", random_failures),
+            test("a_slow_hsm_is_kept_busy_by_as_many_sessions_as_engines", a_slow_hsm),
+        ],
+    );
+    let _ = std::fs::remove_file(control);
+    code
+}
+
+static CONTROL: OnceLock<PathBuf> = OnceLock::new();
+
+fn command(line: &str) -> String {
+    muhurdar_faulty_token::send(CONTROL.get().unwrap(), line).unwrap()
+}
+
+fn module() -> PathBuf {
+    // Beside the test binary: the module is a dependency of these tests.
+    let deps = std::env::current_exe().unwrap().parent().unwrap().to_owned();
+    deps.join("libmuhurdar_faulty_token.so")
+}
+
+/// Tokens behind the faulty module, which misbehave by label, with budgets that suit a test.
+fn faulty(label: &str) -> TokenConfig {
+    let mut config = common::token(label, &[]);
+    common::log_in(&config)
+        .import_private_key(common::shared_key(), "seal", &[1])
+        .unwrap();
+    config.module = module();
+    config.call_budget = Duration::from_millis(300);
+    config.backoff_min = Duration::from_millis(20);
+    config.backoff_max = Duration::from_millis(200);
+    config.sessions = 4;
+    config
+}
+
+async fn open(tokens: Vec<TokenConfig>) -> (Arc<Pool>, Key) {
+    let pool = Pool::open(Config::new(tokens)).await.unwrap();
+    command("clear");
+    let key = pool.keys().into_iter().find(|key| key.label == "seal").unwrap();
+    (Arc::new(pool), key)
+}
+
+async fn pause(millis: u64) {
+    tokio::time::sleep(Duration::from_millis(millis)).await;
+}
+
+/// Waits until `done`, or says what was waited for.
+async fn until(pool: &Pool, what: &str, done: impl Fn(&Pool) -> bool) -> Duration {
+    let begun = Instant::now();
+    while !done(pool) {
+        assert!(
+            begun.elapsed() < Duration::from_secs(20),
+            "{what}: {:#?}",
+            pool.status()
+        );
+        pause(2).await;
+    }
+    begun.elapsed()
+}
+
+fn report(row: &str, tally: &Tally, recovered: Duration) {
+    println!(
+        "\n    {row}: {} asked at {:.0}/s, {} refused, {} lost, {} wrong, longest gap {:?}, back after {recovered:?}",
+        tally.asked,
+        tally.rate(),
+        tally.refused,
+        tally.lost(),
+        tally.wrong,
+        tally.longest_gap_after(Duration::from_millis(100)),
+    );
+    assert_eq!((tally.lost(), tally.wrong), (0, 0), "{row}");
+}
+
+fn stat(name: &str) -> u64 {
+    command("stat")
+        .split_whitespace()
+        .find_map(|word| word.strip_prefix(name)?.strip_prefix('=')?.parse().ok())
+        .unwrap_or(0)
+}
+
+async fn a_hanging_call() {
+    let (pool, key) = open(vec![faulty("hang")]).await;
+    let load = Load::start(&pool, &key, 16);
+    pause(200).await;
+    command("rule C_Sign 1 hang");
+    let noticed = until(&pool, "the lane is lost", |pool| {
+        pool.status().tokens[0].lanes.lost == 1
+    })
+    .await;
+    pause(200).await;
+    let status = &pool.status().tokens[0];
+    assert_eq!(status.state, SlotState::Ready);
+    command("release");
+    until(&pool, "the lost call is back", |pool| pool.status().tokens[0].late == 1).await;
+    pause(100).await;
+    let tally = load.stop().await;
+    report("hang", &tally, noticed);
+    assert_eq!(
+        tally.refused, 0,
+        "the request of the lost lane is made again: {:?}",
+        tally.refusals
+    );
+    assert!(
+        noticed >= Duration::from_millis(290) && noticed < Duration::from_secs(3),
+        "{noticed:?}"
+    );
+    assert_eq!(pool.status().tokens[0].lanes.lost, 0);
+    close(pool).await;
+}
+
+async fn too_many_hang() {
+    let mut config = faulty("drown");
+    config.max_lost = 2;
+    let (pool, key) = open(vec![config]).await;
+    let load = Load::start(&pool, &key, 16);
+    pause(100).await;
+    command("rule C_Sign always hang");
+    until(&pool, "the token leaves service", |pool| !pool.status().is_ready()).await;
+    let asked = Instant::now();
+    let refused = pool
+        .sign(key.id, SignInput::message(key.kind.default_hash(), *b"x"), None)
+        .await
+        .unwrap_err();
+    assert!(matches!(refused, SignError::Unavailable { .. }), "{refused}");
+    println!("\n    refused within {:?}: {refused}", asked.elapsed());
+    command("clear");
+    let back = until(&pool, "the token is back", |pool| pool.status().is_ready()).await;
+    pause(200).await;
+    let tally = load.stop().await;
+    report("too many hang", &tally, back);
+    close(pool).await;
+}
+
+async fn a_lost_secure_channel() {
+    let (pool, key) = open(vec![faulty("channel")]).await;
+    let ended = stat("C_Finalize");
+    let load = Load::start(&pool, &key, 16);
+    pause(200).await;
+    let begun = Instant::now();
+    command("channel 0x80000384");
+    until(&pool, "the module is reinitialised", |pool| {
+        pool.status().tokens[0].reinitialisations > 0
+    })
+    .await;
+    until(&pool, "the token is back", |pool| pool.status().is_ready()).await;
+    let back = begun.elapsed();
+    pause(200).await;
+    let tally = load.stop().await;
+    report("lost channel", &tally, back);
+    assert!(back < Duration::from_secs(3), "{back:?}");
+    let reinitialised = pool.status().tokens[0].reinitialisations;
+    assert_eq!(
+        stat("C_Finalize") - ended,
+        reinitialised,
+        "nothing else ends the module"
+    );
+    close(pool).await;
+}
+
+async fn a_token_with_fewer_sessions() {
+    let mut config = faulty("capped");
+    config.sessions = 16;
+    let first = faulty("starter");
+    let (pool, _) = open(vec![first]).await;
+    command("cap 5");
+    let told = Pool::open(Config::new(vec![config.clone()])).await.unwrap();
+    let cap = told.status().tokens[0].cap.clone();
+    println!("\n    told: {cap:?}");
+    assert_eq!(cap.sessions, 4, "five, of which one keeps the login");
+    assert!(cap.reason.contains("allows 5"));
+    told.close().await;
+    command("cap 5 silent");
+    let found = Pool::open(Config::new(vec![config])).await.unwrap();
+    let cap = found.status().tokens[0].cap.clone();
+    println!("    found: {cap:?}");
+    assert_eq!(cap.sessions, 4);
+    assert!(cap.reason.contains("CKR_SESSION_COUNT"));
+    found.close().await;
+    command("clear");
+    close(pool).await;
+}
+
+async fn a_reaped_channel() {
+    let mut config = faulty("reaped");
+    config.heartbeat = Duration::from_millis(100);
+    let (pool, key) = open(vec![config]).await;
+    command("kill-sessions");
+    let heartbeats = pool.status().tokens[0].heartbeats;
+    until(&pool, "a heartbeat met the dead sessions", |pool| {
+        let token = &pool.status().tokens[0];
+        token.heartbeats > heartbeats && token.failures > 0 && token.is_ready()
+    })
+    .await;
+    let signed = pool
+        .sign(key.id, SignInput::message(key.kind.default_hash(), *b"x"), None)
+        .await;
+    assert!(signed.is_ok(), "{signed:?}");
+    close(pool).await;
+}
+
+async fn a_session_that_stays_active() {
+    let (pool, key) = open(vec![faulty("stuck")]).await;
+    let load = Load::start(&pool, &key, 16);
+    pause(100).await;
+    // CKR_FUNCTION_FAILED, and CKR_OPERATION_ACTIVE on that session from then on.
+    command("rule C_Sign 3 stick 0x6");
+    pause(400).await;
+    let tally = load.stop().await;
+    report("stuck sessions", &tally, Duration::ZERO);
+    assert_eq!(tally.refused, 0, "{:?}", tally.refusals);
+    let failures = pool.status().tokens[0].failures;
+    assert_eq!(failures, 3, "each failed once and was never used again");
+    close(pool).await;
+}
+
+async fn a_restarted_hsm() {
+    let (pool, key) = open(vec![faulty("restart")]).await;
+    let load = Load::start(&pool, &key, 16);
+    pause(200).await;
+    let at = load.elapsed();
+    command("restart");
+    pause(100).await;
+    let back = until(&pool, "the token is back", |pool| pool.status().is_ready()).await;
+    pause(300).await;
+    let tally = load.stop().await;
+    report("restart", &tally, back);
+    let gap = tally.longest_gap_after(at);
+    assert!(gap < Duration::from_secs(2), "{gap:?}");
+    assert!(tally.refused < 50, "{} {:?}", tally.refused, tally.refusals.first());
+    close(pool).await;
+}
+
+async fn a_lost_login() {
+    let (pool, key) = open(vec![faulty("login")]).await;
+    let logins = stat("C_Login");
+    let load = Load::start(&pool, &key, 16);
+    pause(200).await;
+    let at = load.elapsed();
+    command("forget-login");
+    pause(500).await;
+    let tally = load.stop().await;
+    report("lost login", &tally, tally.longest_gap_after(at));
+    assert_eq!(tally.refused, 0, "requests wait for the login: {:?}", tally.refusals);
+    assert_eq!(stat("C_Login") - logins, 1, "one login, whoever noticed");
+    close(pool).await;
+}
+
+async fn while_the_hsm_is_down() {
+    let (pool, key) = open(vec![faulty("down")]).await;
+    let load = Load::start(&pool, &key, 16);
+    pause(100).await;
+    command("remove down");
+    until(&pool, "the circuit opens", |pool| !pool.status().is_ready()).await;
+    let signs = stat("C_SignInit");
+    pause(300).await;
+    let hammered = stat("C_SignInit") - signs;
+    let asked = Instant::now();
+    let refused = pool
+        .sign(key.id, SignInput::message(key.kind.default_hash(), *b"x"), None)
+        .await
+        .unwrap_err();
+    println!("\n    refused after {:?}: {refused}", asked.elapsed());
+    command("return down");
+    let back = until(&pool, "the probe finds it back", |pool| pool.status().is_ready()).await;
+    pause(200).await;
+    let tally = load.stop().await;
+    report("down", &tally, back);
+    assert!(hammered == 0, "{hammered} requests reached a token that is away");
+    assert!(tally.refused > 0);
+    assert!(back < Duration::from_secs(2), "{back:?}");
+    close(pool).await;
+}
+
+async fn closed_sessions_never_log_out() {
+    let (pool, key) = open(vec![faulty("keeper")]).await;
+    let logins = stat("C_Login");
+    // Every lane dies, again and again: only the keeper session holds the login.
+    for _ in 0..5 {
+        command("rule C_Sign 4 answer 0x6");
+        let load = Load::start(&pool, &key, 8);
+        pause(60).await;
+        let tally = load.stop().await;
+        assert_eq!((tally.lost(), tally.wrong), (0, 0));
+    }
+    assert_eq!(stat("C_Login"), logins);
+    close(pool).await;
+}
+
+async fn a_pin_is_never_tried_at_its_last_try() {
+    let good = faulty("pin");
+    let (pool, _) = open(vec![faulty("pin-starter")]).await;
+    command("pins 3");
+    let state = tempfile::tempdir().unwrap();
+    let mut config = Config::new(vec![good]);
+    config.tokens[0].pin = Pin::value("771133");
+    config.state_dir = Some(state.path().to_owned());
+    // A wrong PIN, and no patience: a restart, another, and one more.
+    let tries = stat("C_Login");
+    for _ in 0..4 {
+        assert!(Pool::open(config.clone()).await.is_err());
+    }
+    assert_eq!(stat("C_Login") - tries, 1, "tried once");
+    // An operator who unlatches and is wrong again gets as far as the last try, and there the token's own flag stops the pool.
+    muhurdar_pool::unlatch(state.path(), "pin").unwrap();
+    std::fs::remove_file(state.path().join("pin.pin-allowed")).unwrap();
+    assert!(Pool::open(config.clone()).await.is_err());
+    std::fs::remove_file(state.path().join("pin.pin-latched")).unwrap();
+    let tries = stat("C_Login");
+    let refused = Pool::open(config.clone()).await.unwrap_err().to_string();
+    assert!(refused.contains("CKF_USER_PIN_FINAL_TRY"), "{refused}");
+    assert_eq!(stat("C_Login"), tries);
+    // The right PIN and the operator's word.
+    config.tokens[0].pin = Pin::value(common::PIN);
+    muhurdar_pool::unlatch(state.path(), "pin").unwrap();
+    Pool::open(config).await.unwrap().close().await;
+    command("clear");
+    close(pool).await;
+}
+
+async fn a_flipped_bit() {
+    let (pool, key) = open(vec![faulty("flip")]).await;
+    let load = Load::start(&pool, &key, 16);
+    pause(100).await;
+    command("rule C_Sign 10 flip");
+    pause(400).await;
+    let tally = load.stop().await;
+    report("flipped bits", &tally, Duration::ZERO);
+    assert_eq!(pool.status().tokens[0].wrong, 10);
+    // Ten in a row: a request may meet two of them, and is refused then.
+    assert!(tally.refused <= 5, "{:?}", tally.refusals);
+    assert!(
+        tally.refusals.iter().all(|(_, why)| why.contains("does not verify")),
+        "{:?}",
+        tally.refusals
+    );
+    close(pool).await;
+}
+
+async fn a_key_is_never_looked_up() {
+    let (pool, key) = open(vec![faulty("lookup")]).await;
+    let finds = stat("C_FindObjectsInit");
+    let load = Load::start(&pool, &key, 8);
+    pause(200).await;
+    let tally = load.stop().await;
+    assert!(tally.signed > 20);
+    assert_eq!(stat("C_FindObjectsInit"), finds);
+    close(pool).await;
+}
+
+async fn a_removed_token() {
+    let (pool, key) = open(vec![faulty("east"), faulty("west")]).await;
+    let load = Load::start(&pool, &key, 16);
+    pause(300).await;
+    let at = load.elapsed();
+    command("remove east");
+    pause(500).await;
+    let gap = {
+        let status = pool.status();
+        assert!(!status.tokens[0].is_ready() && status.tokens[1].is_ready());
+        status.tokens[1].signatures
+    };
+    command("return east");
+    let back = until(&pool, "east is back", |pool| pool.status().tokens[0].is_ready()).await;
+    let before = pool.status();
+    pause(500).await;
+    let after = pool.status();
+    let tally = load.stop().await;
+    report("failover", &tally, back);
+    assert!(gap > 0);
+    assert_eq!(tally.refused, 0, "the other token takes it all: {:?}", tally.refusals);
+    let longest = tally.longest_gap_after(at);
+    assert!(longest < Duration::from_secs(1), "{longest:?}");
+    let share = |token: usize| after.tokens[token].signatures - before.tokens[token].signatures;
+    println!("    share after the return: east {}, west {}", share(0), share(1));
+    assert!(share(0) * 4 > share(1), "rebalanced");
+    close(pool).await;
+}
+
+async fn random_failures() {
+    let (pool, key) = open(vec![faulty("chaos-a"), faulty("chaos-b")]).await;
+    let load = Load::start(&pool, &key, 16);
+    for rule in [
+        "C_Sign 0.01 answer 0x5",
+        "C_SignInit 0.01 answer 0xb3",
+        "C_Sign 0.005 flip",
+        "C_OpenSession 0.05 answer 0x6",
+    ] {
+        command(&format!("rule {rule}"));
+    }
+    pause(1500).await;
+    command("clear");
+    pause(300).await;
+    let tally = load.stop().await;
+    report("random failures", &tally, Duration::ZERO);
+    assert!(
+        tally.refused * 20 < tally.asked,
+        "{} of {}: {:?}",
+        tally.refused,
+        tally.asked,
+        tally.refusals.first()
+    );
+    assert!(
+        pool.status().tokens.iter().all(muhurdar_pool::TokenStatus::is_ready),
+        "{:#?}",
+        pool.status()
+    );
+    close(pool).await;
+}
+
+async fn a_slow_hsm() {
+    let mut config = faulty("network");
+    config.sessions = 32;
+    config.call_budget = Duration::from_secs(5);
+    let mut whole = Config::new(vec![config]);
+    // A canned signature is right for one message only.
+    whole.check_signatures = false;
+    let pool = Arc::new(Pool::open(whole).await.unwrap());
+    command("clear");
+    for line in ["canned on", "engines 32", "latency 3000"] {
+        command(line);
+    }
+    let key = pool.keys()[0].clone();
+    let (clients, seconds) = (64, 2);
+    let before = pool.status().signatures;
+    let until = Instant::now() + Duration::from_secs(seconds);
+    let tasks: Vec<_> = (0..clients)
+        .map(|_| {
+            let (pool, key) = (Arc::clone(&pool), key.clone());
+            tokio::spawn(async move {
+                let input = SignInput::message(key.kind.default_hash(), *b"x");
+                while Instant::now() < until {
+                    pool.sign(key.id, input.clone(), None).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    let made = pool.status().signatures - before;
+    let (batch, why) = pool.status().tokens[0].batch;
+    println!(
+        "\n    32 engines of 3 ms: {}/s of 10666/s; batch {batch}: {why}",
+        made / seconds
+    );
+    assert_eq!(batch, 1, "{why}");
+    command("clear");
+    close(pool).await;
+}
