@@ -1,11 +1,24 @@
-//! Canonical XML, digests and XAdES seals.
-
-pub mod build;
-pub mod certificate;
-pub mod policy;
+//! Canonical XML, digests and XAdES seals of Turkish e-documents, in one pass and without I/O.
+//!
+//! The rooms, in the order a document goes through them: [`scan`] reads it and checks that it is well-formed; `c14n`
+//! writes its canonical form into a [`Sink`](c14n::Sink), usually a digest; [`build`] writes the seal, after a
+//! [`Policy`] and from what a [`Certificate`] says.
+#![forbid(unsafe_op_in_unsafe_fn)]
 
 mod algorithm;
+pub mod build;
+pub mod certificate;
+mod encoding;
+mod error;
+mod limits;
+pub mod policy;
+pub mod scan;
+mod scope;
 
 pub use algorithm::{DigestAlgorithm, KeyType, SignatureAlgorithm};
 pub use certificate::{Certificate, WrongSignature};
+pub use encoding::Encoding;
+pub use error::{Fault, Inside, Label, Position, Reason, Refusal, RefusalKind};
+pub use limits::Limits;
 pub use policy::Policy;
+pub use scope::{Ns, Scope};
