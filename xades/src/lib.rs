@@ -1,12 +1,13 @@
 //! Canonical XML, digests and XAdES seals of Turkish e-documents, in one pass and without I/O.
 //!
-//! The rooms, in the order a document goes through them: [`scan`] reads it and checks that it is well-formed; `c14n`
+//! The rooms, in the order a document goes through them: [`scan`] reads it and checks that it is well-formed; [`c14n`]
 //! writes its canonical form into a [`Sink`](c14n::Sink), usually a digest; [`build`] writes the seal, after a
 //! [`Policy`] and from what a [`Certificate`] says.
 #![forbid(unsafe_op_in_unsafe_fn)]
 
 mod algorithm;
 pub mod build;
+pub mod c14n;
 pub mod certificate;
 mod encoding;
 mod error;

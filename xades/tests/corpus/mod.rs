@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 /// Small documents, each about one rule; well-formed ones and others.
-pub const SMALL: &[&str] = &[
+pub(crate) const SMALL: &[&str] = &[
     "<a/>",
     "<a></a >",
     "<?xml version=\"1.0\"?><a/>",
@@ -107,8 +107,21 @@ pub const SMALL: &[&str] = &[
     "<?xml version=\"1.1\"?><a>x</a>",
 ];
 
+/// Namespaces, `xml:` attributes and comments on several levels: for canonicalizing parts.
+pub(crate) const NESTED: &[&str] = &[
+    "<?s x?><!-- c --><a xmlns='urn:d' xmlns:p='urn:p' xmlns:q='urn:q' xml:lang='tr' xml:space='preserve'>\
+     <p:b q:z='1' y='2' xml:lang='en'><!-- i --><c xmlns='' xml:foo='1'><d xmlns='urn:d'/></c></p:b>\
+     <p:b xmlns:p='urn:other'><p:c><p:d xmlns:p='urn:p'/></p:c></p:b><?t  u ?></a>\n<!-- d -->\n<?v?>",
+    "<p:a xmlns:p='urn:p'><b xmlns:p='urn:p'><p:c xmlns:p='urn:p' p:d='1'><e/></p:c></b></p:a>",
+    "<a xml:id='i' xml:lang='x'><b xml:id='j'><c xml:space='default'><d/></c></b></a>",
+    "<n0:local xmlns:n0='foo:bar' xmlns:n3='ftp://example.org'><n1:elem2 xmlns:n1='http://example.net' xml:lang='en'>\
+     <n3:stuff xmlns:n3='ftp://example.org'/></n1:elem2></n0:local>",
+    "<n2:pdu xmlns:n1='http://example.com' xmlns:n2='http://foo.example' xml:lang='fr' xml:space='retain'>\
+     <n1:elem2 xmlns:n1='http://example.net' xml:lang='en'><n3:stuff xmlns:n3='ftp://example.org'/></n1:elem2></n2:pdu>",
+];
+
 /// The same in other encodings, and bytes that are no text.
-pub const NOT_TEXT: &[&[u8]] = &[
+pub(crate) const NOT_TEXT: &[&[u8]] = &[
     b"<a>\xc3</a>",
     b"<a>\xff</a>",
     b"<a>\xed\xa0\x80</a>",
@@ -128,7 +141,7 @@ pub const NOT_TEXT: &[&[u8]] = &[
 ];
 
 /// The root of the collection, if it is there.
-pub fn root() -> Option<PathBuf> {
+pub(crate) fn root() -> Option<PathBuf> {
     let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/data"));
     if !root.is_dir() {
         eprintln!("SKIPPED: the collection of documents is not there ({})", root.display());
@@ -138,7 +151,7 @@ pub fn root() -> Option<PathBuf> {
 }
 
 /// Every XML file of the collection, by name; none where it is missing.
-pub fn shared() -> Vec<(String, Vec<u8>)> {
+pub(crate) fn shared() -> Vec<(String, Vec<u8>)> {
     let Some(root) = root() else { return Vec::new() };
     let mut found = Vec::new();
     let mut folders = vec![root];

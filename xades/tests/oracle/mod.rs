@@ -18,7 +18,7 @@ use libloading::Library;
 
 /// Which canonical form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
+pub(crate) enum Mode {
     Inclusive = 0,
     Exclusive = 1,
     Inclusive11 = 2,
@@ -26,7 +26,7 @@ pub enum Mode {
 
 /// Which part of the document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Part {
+pub(crate) enum Part {
     Document,
     /// The element with this number (document order, the root is 0) and all in it.
     Element(usize),
@@ -107,7 +107,7 @@ static API: LazyLock<Option<Mutex<Api>>> = LazyLock::new(|| {
 });
 
 /// Whether libxml2 could be loaded.
-pub fn available() -> bool {
+pub(crate) fn available() -> bool {
     let there = API.is_some();
     if !there {
         eprintln!("SKIPPED: libxml2 is not installed (apt-get install libxml2-utils)");
@@ -194,7 +194,7 @@ unsafe fn element(root: *mut Node, number: usize) -> *mut Node {
 }
 
 /// What libxml2 makes of the document; `None` where it refuses.
-pub fn canonical(document: &[u8], mode: Mode, comments: bool, prefixes: &[&str], part: Part) -> Option<Vec<u8>> {
+pub(crate) fn canonical(document: &[u8], mode: Mode, comments: bool, prefixes: &[&str], part: Part) -> Option<Vec<u8>> {
     let api = API
         .as_ref()
         .expect("ask `available` first")
@@ -259,4 +259,11 @@ pub fn canonical(document: &[u8], mode: Mode, comments: bool, prefixes: &[&str],
         (api.free)(doc);
         (done >= 0 && !bad).then_some(bytes)
     }
+}
+
+/// How many elements the document has; 0 where libxml2 refuses it.
+pub(crate) fn elements(document: &[u8]) -> usize {
+    let form = canonical(document, Mode::Inclusive, false, &[], Part::Document).unwrap_or_default();
+    // In canonical XML only start tags and end tags begin with `<`, followed by other than `?`; each element has both.
+    form.windows(2).filter(|pair| pair == b"</").count()
 }
