@@ -61,6 +61,8 @@ known! {
     OAGIS = 18, "http://www.openapplications.org/oagis/9";
     /// HR-XML 3.
     HR_XML = 19, "http://www.hr-xml.org/3";
+    /// XML Signature 1.1's additions.
+    DS_11 = 20, "http://www.w3.org/2009/xmldsig11#";
 }
 
 impl Ns {
