@@ -3,10 +3,13 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses some of it")]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+pub mod judges;
+
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{self, EcdsaKeyPair, RsaKeyPair};
+use base64::Engine as _;
 use muhurdar_xades::{Certificate, KeyType, SignatureAlgorithm};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
@@ -151,6 +154,11 @@ impl Identity {
     /// The default profile, from an authority of its own.
     pub fn new(key_type: KeyType) -> Self {
         Authority::new().issue(key_type, &Profile::default())
+    }
+
+    pub fn pem(&self) -> String {
+        let base64 = base64::engine::general_purpose::STANDARD.encode(self.certificate.der());
+        format!("-----BEGIN CERTIFICATE-----\n{base64}\n-----END CERTIFICATE-----\n")
     }
 
     /// What a token answers for these bytes.
