@@ -61,8 +61,10 @@ known! {
     OAGIS = 18, "http://www.openapplications.org/oagis/9";
     /// HR-XML 3.
     HR_XML = 19, "http://www.hr-xml.org/3";
+    /// XBRL Global Ledger, core.
+    GL_COR = 20, "http://www.xbrl.org/int/gl/cor/2006-10-25";
     /// XML Signature 1.1's additions.
-    DS_11 = 20, "http://www.w3.org/2009/xmldsig11#";
+    DS_11 = 21, "http://www.w3.org/2009/xmldsig11#";
 }
 
 impl Ns {
@@ -224,6 +226,26 @@ impl Scope {
             .collect();
         all.sort_unstable();
         all
+    }
+
+    /// As [`in_scope`](Self::in_scope), as if the last `count` declarations had not been made: what is in scope around an
+    /// element that makes so many.
+    pub(crate) fn in_scope_without(&self, count: usize) -> Vec<(&[u8], &[u8])> {
+        let outer = &self.bindings[..self.bindings.len().saturating_sub(count)];
+        let mut all: Vec<(&[u8], Ns)> = Vec::with_capacity(outer.len());
+        for binding in outer {
+            all.push((&binding.prefix, binding.ns));
+        }
+        // Of each prefix the last: a stable sort keeps them in order.
+        all.sort_by_key(|(prefix, _)| *prefix);
+        let mut named = Vec::with_capacity(all.len());
+        for (at, (prefix, ns)) in all.iter().enumerate() {
+            let hidden = all.get(at + 1).is_some_and(|(next, _)| next == prefix);
+            if !hidden && *ns != Ns::NONE {
+                named.push((*prefix, self.name(*ns)));
+            }
+        }
+        named
     }
 
     /// The prefixes bound to `ns` that are in force here, ascending.

@@ -156,7 +156,7 @@ fn the_canonical_form_is_the_same_wherever_the_input_is_cut() {
                 continue;
             };
             for at in 0..=document.len() {
-                let mut canonicalizer = Canonicalizer::new(method.clone(), Subset::Document, Vec::new());
+                let mut canonicalizer = Canonicalizer::new(&method, Subset::Document, Vec::new());
                 let mut scanner = Scanner::new(&Limits::default());
                 scanner.feed(&document[..at], &mut canonicalizer).unwrap();
                 scanner.feed(&document[at..], &mut canonicalizer).unwrap();

@@ -38,6 +38,8 @@ pub struct Canonicalizer<S> {
     instruction_data: bool,
     rendered: Rendered,
     inherited: Vec<Inherited>,
+    /// What goes into the next empty element.
+    filling: Option<String>,
     // Kept for their memory.
     buffer: Vec<u8>,
     declarations: Vec<(Box<[u8]>, Ns)>,
@@ -45,7 +47,7 @@ pub struct Canonicalizer<S> {
 
 impl<S: Sink> Canonicalizer<S> {
     /// A canonicalizer for one document.
-    pub fn new(method: Method, subset: Subset, sink: S) -> Self {
+    pub fn new(method: &Method, subset: Subset, sink: S) -> Self {
         Self {
             sink,
             form: method.form,
@@ -59,6 +61,7 @@ impl<S: Sink> Canonicalizer<S> {
             instruction_data: false,
             rendered: Rendered::new(&method.inclusive_prefixes),
             inherited: Vec::new(),
+            filling: None,
             buffer: Vec::new(),
             declarations: Vec::new(),
         }
@@ -91,6 +94,11 @@ impl<S: Sink> Canonicalizer<S> {
     pub(crate) fn show(&mut self, at: usize) {
         self.visible = true;
         self.run = at;
+    }
+
+    /// Puts canonical bytes into the element that comes next, an empty one.
+    pub(crate) fn fill_next(&mut self, filling: String) {
+        self.filling = Some(filling);
     }
 
     /// Writes the run before the range, and goes on behind it.
@@ -139,6 +147,7 @@ impl<S: Sink> Canonicalizer<S> {
         }
         out.push(b'>');
         if tag.empty {
+            out.extend_from_slice(self.filling.take().unwrap_or_default().as_bytes());
             out.extend_from_slice(b"</");
             out.extend_from_slice(tag.name.qualified);
             out.push(b'>');
@@ -150,7 +159,9 @@ impl<S: Sink> Canonicalizer<S> {
 
     /// The attributes of an apex, with the `xml:` attributes that it inherits (C14N 1.0 and 1.1, section 2.4).
     fn inheriting_attributes(&self, tag: &StartTag<'_>, out: &mut Vec<u8>) -> Result<(), Fault> {
-        let mut all: Vec<(&[u8], &[u8], Vec<u8>, &[u8])> = tag
+        // Namespace name, local name, qualified name, value.
+        type Written<'a> = (&'a [u8], &'a [u8], Vec<u8>, &'a [u8]);
+        let mut all: Vec<Written<'_>> = tag
             .attributes()
             .map(|a: Attribute<'_>| {
                 (
@@ -272,7 +283,11 @@ impl<S: Sink> Handler for Canonicalizer<S> {
         }
         if tag.empty {
             self.leave_out(window, tag.range.end - 2..tag.range.end);
-            self.sink.put(b"></");
+            self.sink.put(b">");
+            if let Some(filling) = self.filling.take() {
+                self.sink.put(filling.as_bytes());
+            }
+            self.sink.put(b"</");
             self.sink.put(tag.name.qualified);
             self.sink.put(b">");
         }

@@ -101,7 +101,7 @@ pub fn canonicalize<S: Sink>(
     limits: &Limits,
     sink: S,
 ) -> Result<S, Refusal> {
-    let mut canonicalizer = Canonicalizer::new(method.clone(), subset, sink);
+    let mut canonicalizer = Canonicalizer::new(method, subset, sink);
     Scanner::new(limits).run(document, &mut canonicalizer)?;
     Ok(canonicalizer.into_sink())
 }

@@ -46,14 +46,20 @@ impl fmt::Debug for DigestSink {
     }
 }
 
-impl DigestSink {
-    /// An empty digest.
-    pub fn new(algorithm: &'static digest::Algorithm) -> Self {
+impl From<digest::Context> for DigestSink {
+    fn from(context: digest::Context) -> Self {
         Self {
-            context: digest::Context::new(algorithm),
+            context,
             gathered: [0; GATHERED],
             length: 0,
         }
+    }
+}
+
+impl DigestSink {
+    /// An empty digest.
+    pub fn new(algorithm: &'static digest::Algorithm) -> Self {
+        digest::Context::new(algorithm).into()
     }
 
     /// The digest of all that was put.

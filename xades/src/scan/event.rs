@@ -189,6 +189,8 @@ pub struct EndTag<'a> {
     pub empty: bool,
     /// The depth of the element that ends.
     pub depth: u32,
+    /// Namespaces in scope in the element that ends.
+    pub scope: &'a Scope,
     /// Written just as canonical XML writes it.
     pub canonical: bool,
 }

@@ -96,6 +96,7 @@ impl Core {
                     range: end..end,
                     empty,
                     depth,
+                    scope: &self.scope,
                     canonical: true,
                 },
             )?;
@@ -147,6 +148,7 @@ impl Core {
                 range: at..end + 1,
                 empty: false,
                 depth,
+                scope: &self.scope,
                 canonical,
             },
         )?;

@@ -32,9 +32,10 @@ pub(super) struct Taken {
 }
 
 pub(super) fn take(document: &[u8], limits: &Limits, wanted: &Wanted<'_>) -> Result<Taken, Refusal> {
-    let canonicalizers = wanted.subsets.iter().map(|(subset, method, digest)| {
-        Canonicalizer::new((*method).clone(), *subset, DigestSink::new(digest.implementation()))
-    });
+    let canonicalizers = wanted
+        .subsets
+        .iter()
+        .map(|(subset, method, digest)| Canonicalizer::new(method, *subset, DigestSink::new(digest.implementation())));
     let mut pass = Pass {
         canonicalizers: canonicalizers.collect(),
         ids: &wanted.ids,

@@ -7,6 +7,7 @@ pub mod judges;
 
 use std::path::{Path, PathBuf};
 
+use aws_lc_rs::digest;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{self, EcdsaKeyPair, RsaKeyPair};
 use base64::Engine as _;
@@ -175,6 +176,17 @@ impl Identity {
         };
         let key = EcdsaKeyPair::from_pkcs8(curve, &self.pkcs8).unwrap();
         key.sign(&rng, message).unwrap().as_ref().to_vec()
+    }
+
+    /// What a token answers for this digest: all that a hash-only caller sends. RSA with SHA-256 only.
+    pub fn sign_digest(&self, algorithm: SignatureAlgorithm, digest: &[u8]) -> Vec<u8> {
+        assert_eq!(algorithm, SignatureAlgorithm::RsaSha256);
+        let digest = digest::Digest::import_less_safe(digest, &digest::SHA256).unwrap();
+        let key = RsaKeyPair::from_pkcs8(&self.pkcs8).unwrap();
+        let mut value = vec![0; key.public_modulus_len()];
+        key.sign_digest(&signature::RSA_PKCS1_SHA256, &digest, &mut value)
+            .unwrap();
+        value
     }
 
     fn sign_rsa(&self, padding: &'static dyn signature::RsaEncoding, message: &[u8]) -> Vec<u8> {
