@@ -6,7 +6,7 @@
 //! Lenient where the field differs: either order, any of the canonicalization methods, KeyInfo in any order, prefixes of
 //! any kind, unsigned properties of an archive. What is not asked here: revocation, time stamps.
 //!
-//! Three steps, each on its own: [`tree`] finds the signature, [`seal`] reads what it says, and this file checks that
+//! Three steps, each on its own: `tree` finds the signature, `seal` reads what it says, and this file checks that
 //! it is true.
 
 mod chain;

@@ -10,10 +10,16 @@ use super::Identity;
 /// A verifier and its name.
 pub struct Judge {
     pub name: &'static str,
-    ask: fn(&[PathBuf], &Identity) -> Option<Vec<Result<(), String>>>,
+    ask: fn(&[PathBuf], &Identity) -> Option<Verdicts>,
     /// What it is known to get wrong, though the seal is right: nothing is asked about such a document.
-    beyond: &'static [(&'static str, fn(&[u8]) -> bool)],
+    beyond: &'static [Beyond],
 }
+
+/// Per file: accepted, or why not.
+type Verdicts = Vec<Result<(), String>>;
+
+/// Why a document is beyond a verifier, and which documents are.
+type Beyond = (&'static str, fn(&[u8]) -> bool);
 
 /// Everybody.
 pub const JUDGES: [Judge; 4] = [
@@ -49,7 +55,7 @@ fn has_instruction(document: &[u8]) -> bool {
 
 impl Judge {
     /// A verdict per file; `None`, and said so, where this verifier is not installed.
-    pub fn ask(&self, files: &[PathBuf], identity: &Identity) -> Option<Vec<Result<(), String>>> {
+    pub fn ask(&self, files: &[PathBuf], identity: &Identity) -> Option<Verdicts> {
         let verdicts = (self.ask)(files, identity)?;
         assert_eq!(verdicts.len(), files.len(), "{} answers for each file", self.name);
         Some(verdicts)
@@ -89,14 +95,14 @@ fn set_up() {
     });
 }
 
-fn jdk(files: &[PathBuf], _: &Identity) -> Option<Vec<Result<(), String>>> {
+fn jdk(files: &[PathBuf], _: &Identity) -> Option<Verdicts> {
     let mut java = super::tool("java")?;
     super::tool("javac")?;
     java.arg(root().join("tests/interop/Verify.java"));
     Some(converse(java, files))
 }
 
-fn signxml(files: &[PathBuf], identity: &Identity) -> Option<Vec<Result<(), String>>> {
+fn signxml(files: &[PathBuf], identity: &Identity) -> Option<Verdicts> {
     set_up();
     let python = root().join("target/interop-venv/bin/python");
     if !root().join("target/interop-venv/installed").is_file() {
@@ -112,7 +118,7 @@ fn signxml(files: &[PathBuf], identity: &Identity) -> Option<Vec<Result<(), Stri
     Some(converse(command, files))
 }
 
-fn xml_sec(files: &[PathBuf], identity: &Identity) -> Option<Vec<Result<(), String>>> {
+fn xml_sec(files: &[PathBuf], identity: &Identity) -> Option<Verdicts> {
     set_up();
     let program = root().join("target/interop-xml-sec/debug/verify-xml-sec");
     if !program.is_file() {
@@ -127,7 +133,7 @@ fn xml_sec(files: &[PathBuf], identity: &Identity) -> Option<Vec<Result<(), Stri
 }
 
 /// File names in, a verdict per line out.
-fn converse(mut command: Command, files: &[PathBuf]) -> Vec<Result<(), String>> {
+fn converse(mut command: Command, files: &[PathBuf]) -> Verdicts {
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let names: String = files.iter().map(|file| format!("{}\n", file.display())).collect();
     let mut stdin = child.stdin.take().unwrap();
