@@ -10,10 +10,13 @@
 //! it is true.
 
 mod chain;
+mod child;
 mod digests;
 mod error;
+mod key_info;
 mod place;
 mod position;
+mod references;
 mod seal;
 mod tree;
 
@@ -23,7 +26,8 @@ pub use error::{Failure, VerifyError};
 
 use self::digests::Wanted;
 use self::error::Located;
-use self::seal::{Stated, Subject};
+use self::references::Subject;
+use self::seal::Stated;
 use crate::DocumentType;
 use crate::algorithm::SignatureAlgorithm;
 use crate::c14n::Subset;
@@ -35,7 +39,6 @@ const CLOCK_SKEW: SignedDuration = SignedDuration::from_mins(5);
 
 /// What to verify against.
 #[derive(Clone, Debug, Default)]
-#[non_exhaustive]
 pub struct VerifyOptions<'a> {
     /// Trust anchors. With none the chain is not looked at, and [`Chain::NotChecked`] says so.
     pub trust: &'a [Certificate],
@@ -108,7 +111,8 @@ pub fn verify(document: &[u8], options: &VerifyOptions<'_>) -> Result<Verified, 
     let Some(signature) = &found.signature else {
         return Err(VerifyError::new(Failure::NotSealed, None));
     };
-    let document_type = place::check(&found).map_err(|failure| located((failure, signature.ordinal)))?;
+    let document_type = found.document_type.ok_or_else(|| located((Failure::DocumentType, 0)))?;
+    place::check(document_type, &found.path).map_err(|failure| located((failure, signature.ordinal)))?;
 
     let seal = seal::read(signature, Subject::Document).map_err(located)?;
     let counters = read_counters(&seal).map_err(located)?;

@@ -5,6 +5,7 @@
 
 use std::ops::Range;
 
+use crate::DocumentType;
 use crate::error::{Fault, Reason, Refusal};
 use crate::limits::Limits;
 use crate::scan::{EndTag, Handler, Part, Scanner, StartTag, Text, Window};
@@ -54,7 +55,8 @@ pub(super) type Step = (Ns, String);
 pub(super) struct Found {
     /// The names from the root to the signature's parent.
     pub(super) path: Vec<Step>,
-    pub(super) root: Option<Step>,
+    /// What the root says; `None` where it is not of a document that is sealed.
+    pub(super) document_type: Option<DocumentType>,
     pub(super) signature: Option<Node>,
     /// The number of a second signature that is not a counter-signature within the first.
     pub(super) second: Option<u64>,
@@ -101,8 +103,8 @@ impl Handler for Reader {
     fn start_tag(&mut self, _: &Window<'_>, tag: &StartTag<'_>) -> Result<(), Fault> {
         let step = || (tag.name.ns, utf8(tag.name.local));
         if self.open.is_empty() {
-            if self.found.root.is_none() {
-                self.found.root = Some(step());
+            if tag.depth == 1 {
+                self.found.document_type = DocumentType::of_root(&tag.name).ok();
             }
             if !tag.name.is(Ns::DS, "Signature") {
                 self.path.push(step());
