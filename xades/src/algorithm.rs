@@ -74,7 +74,7 @@ impl DigestAlgorithm {
         [self.digest_info_prefix(), digest].concat()
     }
 
-    fn implementation(self) -> &'static digest::Algorithm {
+    pub(crate) fn implementation(self) -> &'static digest::Algorithm {
         match self {
             Self::Sha256 => &digest::SHA256,
             Self::Sha384 => &digest::SHA384,

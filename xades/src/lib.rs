@@ -3,7 +3,8 @@
 //! The rooms, in the order a document goes through them: [`scan`] reads it and checks that it is well-formed; [`c14n`]
 //! writes its canonical form into a [`Sink`](c14n::Sink), usually a digest; [`build`] writes the seal, after a
 //! [`Policy`] and from what a [`Certificate`] says. [`prepare`] leads a document through them, by the table that `profile`
-//! has of its family, and what it gives becomes a [`Seal`] once the signature value is there.
+//! has of its family, and what it gives becomes a [`Seal`] once the signature value is there. [`verify`](mod@verify) reads a
+//! seal as somebody who does not trust it.
 #![forbid(unsafe_op_in_unsafe_fn)]
 
 mod algorithm;
@@ -19,6 +20,7 @@ mod profile;
 pub mod scan;
 mod scope;
 mod splice;
+pub mod verify;
 
 pub use algorithm::{DigestAlgorithm, KeyType, SignatureAlgorithm};
 pub use certificate::{Certificate, WrongSignature};
@@ -30,3 +32,4 @@ pub use prepare::{Prepared, Preparer, Sealer, Sealing, prepare};
 pub use profile::DocumentType;
 pub use scope::{Ns, Scope};
 pub use splice::Seal;
+pub use verify::{Verified, VerifyError, VerifyOptions, verify};

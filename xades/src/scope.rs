@@ -63,6 +63,8 @@ known! {
     HR_XML = 19, "http://www.hr-xml.org/3";
     /// XBRL Global Ledger, core.
     GL_COR = 20, "http://www.xbrl.org/int/gl/cor/2006-10-25";
+    /// XML Signature 1.1's additions.
+    DS_11 = 21, "http://www.w3.org/2009/xmldsig11#";
 }
 
 impl Ns {

@@ -3,10 +3,15 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses some of it")]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+pub mod judges;
+pub mod seals;
+
 use std::path::{Path, PathBuf};
 
+use aws_lc_rs::digest;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{self, EcdsaKeyPair, RsaKeyPair};
+use base64::Engine as _;
 use muhurdar_xades::{Certificate, KeyType, SignatureAlgorithm};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
@@ -153,6 +158,11 @@ impl Identity {
         Authority::new().issue(key_type, &Profile::default())
     }
 
+    pub fn pem(&self) -> String {
+        let base64 = base64::engine::general_purpose::STANDARD.encode(self.certificate.der());
+        format!("-----BEGIN CERTIFICATE-----\n{base64}\n-----END CERTIFICATE-----\n")
+    }
+
     /// What a token answers for these bytes.
     pub fn sign(&self, algorithm: SignatureAlgorithm, message: &[u8]) -> Vec<u8> {
         let rng = SystemRandom::new();
@@ -167,6 +177,17 @@ impl Identity {
         };
         let key = EcdsaKeyPair::from_pkcs8(curve, &self.pkcs8).unwrap();
         key.sign(&rng, message).unwrap().as_ref().to_vec()
+    }
+
+    /// What a token answers for this digest: all that a hash-only caller sends. RSA with SHA-256 only.
+    pub fn sign_digest(&self, algorithm: SignatureAlgorithm, digest: &[u8]) -> Vec<u8> {
+        assert_eq!(algorithm, SignatureAlgorithm::RsaSha256);
+        let digest = digest::Digest::import_less_safe(digest, &digest::SHA256).unwrap();
+        let key = RsaKeyPair::from_pkcs8(&self.pkcs8).unwrap();
+        let mut value = vec![0; key.public_modulus_len()];
+        key.sign_digest(&signature::RSA_PKCS1_SHA256, &digest, &mut value)
+            .unwrap();
+        value
     }
 
     fn sign_rsa(&self, padding: &'static dyn signature::RsaEncoding, message: &[u8]) -> Vec<u8> {
