@@ -1,3 +1,7 @@
-//! The load harness.
+//! `muhurdar-loadtest`.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    muhurdar_loadtest::cli::main()
+}

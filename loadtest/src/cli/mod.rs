@@ -1,0 +1,92 @@
+//! The command line: what is asked is parsed here once, and becomes an order for the rooms behind.
+//!
+//! Exit codes are those of sysexits(3): 64 for a command line or file that cannot be used, 69 where the service is not to be reached; 1 where a
+//! threshold or a check failed, 0 where all is well.
+
+mod calibrate;
+mod null;
+mod run;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// What this appliance and this HSM carry.
+#[derive(Debug, Parser)]
+#[command(name = "muhurdar-loadtest", version, about, max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Load a service, verify what comes back, and report
+    Run(Box<run::Args>),
+    /// What the generator itself can do on this machine, against a service that seals nothing
+    Calibrate(calibrate::Args),
+    /// A service that seals nothing, to try the harness on
+    Null(null::Args),
+}
+
+/// How a command ended that did not do what it was asked.
+#[derive(Debug)]
+pub(crate) struct Exit {
+    code: u8,
+    message: String,
+}
+
+impl Exit {
+    pub(crate) fn usage(error: impl std::fmt::Display) -> Self {
+        Self {
+            code: 64,
+            message: error.to_string(),
+        }
+    }
+
+    pub(crate) fn unavailable(error: impl std::fmt::Display) -> Self {
+        Self {
+            code: 69,
+            message: error.to_string(),
+        }
+    }
+
+    pub(crate) fn failed(error: impl std::fmt::Display) -> Self {
+        Self {
+            code: 1,
+            message: error.to_string(),
+        }
+    }
+
+    pub(crate) fn interrupted() -> Self {
+        // 128 + SIGINT, as shells have it.
+        Self {
+            code: 130,
+            message: "interrupted".to_owned(),
+        }
+    }
+}
+
+/// Parses the process's arguments and does what they say.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            // --help and --version are no errors.
+            return ExitCode::from(if error.use_stderr() { 64 } else { 0 });
+        }
+    };
+    let result = match cli.command {
+        Command::Run(args) => run::run(&args),
+        Command::Null(args) => null::run(&args),
+        Command::Calibrate(args) => calibrate::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Exit { code, message }) => {
+            eprintln!("muhurdar-loadtest: {message}");
+            ExitCode::from(code)
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! Whether a run's figures mean what they say.
+//!
+//! A harness that is itself the bottleneck reports its own slowness as the service's. Its verdict is then *invalid*, not *slow*.
+
+use crate::report::Report;
+
+/// A thread that used more of its CPU than this had no time left for more requests.
+const BUSY: f64 = 0.90;
+/// The generator may be this late at the 99th percentile, or this part of the p99 latency, whichever is more.
+const LATE_US: u64 = 2_000;
+const LATE_PART: f64 = 0.25;
+/// Beyond this part of the time spent waiting for a CPU, a note says that the machine is shared.
+const WAITED: f64 = 0.10;
+
+/// Fills in `valid`, `problems` and `notes`.
+pub(crate) fn judge(report: &mut Report) {
+    let generator = &report.generator;
+    let mut problems = Vec::new();
+    if generator.busiest_thread > BUSY {
+        problems.push(format!(
+            "the generator was the bottleneck: its busiest thread used {:.0} % of a CPU (more --threads, or another machine)",
+            generator.busiest_thread * 100.0
+        ));
+    }
+    let lag = generator.lag_us.p99;
+    let allowed = LATE_US.max((report.latency_us.p99 as f64 * LATE_PART) as u64);
+    if lag > allowed {
+        problems.push(format!(
+            "the generator was late: 1 % of its sends were {lag} µs or more behind the plan, {allowed} µs are allowed"
+        ));
+    }
+    if report.verify_failures > 0 {
+        problems.push(format!("{} of the verified seals are wrong", report.verify_failures));
+    }
+    if generator.strays > 0 {
+        problems.push(format!("{} answers belong to no request", generator.strays));
+    }
+    if report.sealed == 0 {
+        problems.push("nothing was sealed".to_owned());
+    }
+    if generator.waited > WAITED {
+        report.notes.push(format!(
+            "the generator waited {:.0} % of the time for a CPU: the machine is shared, and latencies include it",
+            generator.waited * 100.0
+        ));
+    }
+    if report.missed_sends > 0 {
+        report.notes.push(format!(
+            "{} requests were not sent because {} were in flight: the plan asked for more than the service takes",
+            report.missed_sends, report.workload.max_in_flight
+        ));
+    }
+    if report.latency_loop == "closed" {
+        report.notes.push(
+            "latencies are of a closed loop: callers that wait hide stalls from those who would have come".into(),
+        );
+    }
+    if report.verification.skipped > 0 {
+        report.notes.push(format!(
+            "{} sampled seals were not verified: no room to keep them",
+            report.verification.skipped
+        ));
+    }
+    report.valid = problems.is_empty();
+    report.problems = problems;
+}

@@ -1,0 +1,90 @@
+//! The machine under the run: what it is, how busy it is, what this process takes of it.
+//!
+//! Read from `/proc` and the kernel's clocks; where a machine has no `/proc`, fields are empty rather than invented.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// CPU time of the calling thread.
+pub(crate) fn thread_cpu() -> Duration {
+    clock(rustix::time::ClockId::ThreadCPUTime)
+}
+
+fn clock(id: rustix::time::ClockId) -> Duration {
+    let time = rustix::time::clock_gettime(id);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
+    Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or_default())
+}
+
+/// Time for which the calling thread was ready to run and another had the CPU (`schedstat`, second field).
+pub(crate) fn thread_waited() -> Duration {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let nanos = text
+        .split_ascii_whitespace()
+        .nth(1)
+        .and_then(|field| field.parse().ok());
+    Duration::from_nanos(nanos.unwrap_or_default())
+}
+
+/// What the numbers were measured on.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Machine {
+    /// CPU model.
+    pub cpu: String,
+    /// CPUs that this process may use.
+    pub cpus: usize,
+    /// Bytes of memory.
+    pub memory_bytes: u64,
+    /// Kernel name and release.
+    pub kernel: String,
+    /// Distribution.
+    pub system: String,
+    /// Load average over one minute, when the run began.
+    pub load_before: f64,
+    /// The same when it ended.
+    pub load_after: f64,
+}
+
+impl Machine {
+    /// This machine, now.
+    pub fn read() -> Self {
+        let file = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+        let after = |text: &str, key: &str| {
+            text.lines()
+                .find_map(|line| line.strip_prefix(key))
+                .map(|value| {
+                    value
+                        .trim_start_matches([' ', '\t', ':', '='])
+                        .trim_matches('"')
+                        .trim()
+                        .to_owned()
+                })
+                .unwrap_or_default()
+        };
+        let memory = after(&file("/proc/meminfo"), "MemTotal");
+        Self {
+            cpu: after(&file("/proc/cpuinfo"), "model name"),
+            cpus: std::thread::available_parallelism().map_or(0, std::num::NonZero::get),
+            memory_bytes: memory
+                .split(' ')
+                .next()
+                .and_then(|kb| kb.parse::<u64>().ok())
+                .unwrap_or_default()
+                * 1024,
+            kernel: format!("Linux {}", file("/proc/sys/kernel/osrelease").trim()),
+            system: after(&file("/etc/os-release"), "PRETTY_NAME"),
+            load_before: load_average(),
+            load_after: 0.0,
+        }
+    }
+}
+
+/// Load average over one minute.
+pub fn load_average() -> f64 {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ')
+        .next()
+        .and_then(|field| field.parse().ok())
+        .unwrap_or_default()
+}

@@ -1,0 +1,184 @@
+//! What the server says about itself while it is loaded: CPU, CPU inside the token's calls, memory.
+//!
+//! Read from its Prometheus page (text format 0.0.4) over plain HTTP, as Prometheus would. A server without the page loses the report
+//! these figures and nothing else.
+
+use std::time::{Duration, Instant};
+
+use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper_util::rt::TokioIo;
+use tokio::{net::TcpStream, runtime::Runtime, time::timeout};
+
+const PATIENCE: Duration = Duration::from_millis(500);
+/// A metrics page beyond this is none of ours.
+const MAX_PAGE: usize = 4 * 1024 * 1024;
+
+/// One look at the page; counters in seconds since the server began.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Look {
+    pub(crate) at: Instant,
+    pub(crate) cpu: f64,
+    pub(crate) token_cpu: Option<f64>,
+    pub(crate) rss: Option<f64>,
+}
+
+/// Looks at a metrics page from time to time.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    url: http::Uri,
+    runtime: Runtime,
+    looks: Vec<Look>,
+    pub(crate) last_problem: Option<String>,
+}
+
+impl Watch {
+    pub(crate) fn new(url: http::Uri) -> std::io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        Ok(Self {
+            url,
+            runtime,
+            looks: Vec::new(),
+            last_problem: None,
+        })
+    }
+
+    /// Looks now, if the last look is older than `after`.
+    pub(crate) fn look(&mut self, after: Duration) {
+        if self.looks.last().is_some_and(|last| last.at.elapsed() < after) {
+            return;
+        }
+        let page = self
+            .runtime
+            .block_on(async { timeout(PATIENCE, fetch(&self.url)).await });
+        match page {
+            Ok(Ok(page)) => match read(&page, Instant::now()) {
+                Some(look) => self.looks.push(look),
+                None => self.last_problem = Some(format!("{} shows no process_cpu_seconds_total", self.url)),
+            },
+            Ok(Err(problem)) => self.last_problem = Some(format!("{}: {problem}", self.url)),
+            Err(_) => self.last_problem = Some(format!("{} did not answer within {PATIENCE:?}", self.url)),
+        }
+    }
+
+    /// CPU and token CPU seconds spent between two instants, by interpolation; None without a look on both sides.
+    pub(crate) fn spent(&self, from: Instant, to: Instant) -> Option<(f64, Option<f64>)> {
+        let (a, b) = (self.at(from)?, self.at(to)?);
+        let token = a.token_cpu.zip(b.token_cpu).map(|(a, b)| b - a);
+        // A server that restarted counts from zero again: no figure is better than a wrong one.
+        (b.cpu >= a.cpu && token.is_none_or(|t| t >= 0.0)).then_some((b.cpu - a.cpu, token))
+    }
+
+    /// The most memory seen.
+    pub(crate) fn rss(&self) -> Option<u64> {
+        self.looks
+            .iter()
+            .filter_map(|look| look.rss)
+            .reduce(f64::max)
+            .map(|bytes| bytes as u64)
+    }
+
+    pub(crate) fn looks(&self) -> &[Look] {
+        &self.looks
+    }
+
+    fn at(&self, instant: Instant) -> Option<Look> {
+        let after = self.looks.iter().position(|look| look.at >= instant)?;
+        let b = self.looks[after];
+        let a = self.looks[after.checked_sub(1)?];
+        let share = instant.duration_since(a.at).as_secs_f64() / b.at.duration_since(a.at).as_secs_f64().max(1e-9);
+        let between = |a: f64, b: f64| a + (b - a) * share;
+        Some(Look {
+            at: instant,
+            cpu: between(a.cpu, b.cpu),
+            token_cpu: a.token_cpu.zip(b.token_cpu).map(|(a, b)| between(a, b)),
+            rss: b.rss,
+        })
+    }
+}
+
+async fn fetch(url: &http::Uri) -> Result<String, String> {
+    let host = url.host().ok_or("no host")?;
+    let tcp = TcpStream::connect((host.trim_matches(['[', ']']), url.port_u16().unwrap_or(80)))
+        .await
+        .map_err(|error| error.to_string())?;
+    let (mut requests, connection) = hyper::client::conn::http1::handshake(TokioIo::new(tcp))
+        .await
+        .map_err(|error| error.to_string())?;
+    let request = http::Request::get(url.path_and_query().map_or("/metrics", http::uri::PathAndQuery::as_str))
+        .header(http::header::HOST, host)
+        .body(Empty::<bytes::Bytes>::new())
+        .map_err(|error| error.to_string())?;
+    let exchange = async {
+        let response = requests
+            .send_request(request)
+            .await
+            .map_err(|error| error.to_string())?;
+        if !response.status().is_success() {
+            return Err(format!("answers {}", response.status()));
+        }
+        let body = Limited::new(response.into_body(), MAX_PAGE)
+            .collect()
+            .await
+            .map_err(|error| error.to_string())?;
+        String::from_utf8(body.to_bytes().to_vec()).map_err(|_| "is not text".to_owned())
+    };
+    tokio::select! {
+        page = exchange => page,
+        ended = connection => Err(ended.err().map_or_else(|| "closed".to_owned(), |error| error.to_string())),
+    }
+}
+
+fn read(page: &str, at: Instant) -> Option<Look> {
+    Some(Look {
+        at,
+        cpu: sum(page, "process_cpu_seconds_total")?,
+        token_cpu: sum(page, "muhurdar_token_cpu_seconds_total"),
+        rss: sum(page, "process_resident_memory_bytes"),
+    })
+}
+
+/// The sum of a metric over its labels.
+fn sum(page: &str, name: &str) -> Option<f64> {
+    page.lines()
+        .filter_map(|line| {
+            let rest = line.strip_prefix(name)?;
+            let value = match rest.as_bytes().first()? {
+                b' ' => rest,
+                b'{' => &rest[rest.rfind('}')? + 1..],
+                _ => return None,
+            };
+            value.split_ascii_whitespace().next()?.parse::<f64>().ok()
+        })
+        .reduce(|a, b| a + b)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_metric_is_summed_over_its_labels_and_not_over_its_namesakes() {
+        let page =
+            "# HELP a_total x\na_total{token=\"a } b\"} 1.5\na_total{token=\"c\"} 2 1700000000\na_total_more 7\n";
+        assert_eq!(sum(page, "a_total"), Some(3.5));
+        assert_eq!(sum(page, "b_total"), None);
+    }
+
+    #[test]
+    fn what_was_spent_is_interpolated_between_looks() {
+        let start = Instant::now();
+        let look = |second: u64, cpu| Look {
+            at: start + Duration::from_secs(second),
+            cpu,
+            token_cpu: Some(cpu / 2.0),
+            rss: Some(1.0),
+        };
+        let mut watch = Watch::new("http://127.0.0.1:1/metrics".parse().unwrap()).unwrap();
+        watch.looks = vec![look(0, 0.0), look(2, 2.0), look(4, 6.0)];
+        let (cpu, token) = watch
+            .spent(start + Duration::from_secs(1), start + Duration::from_secs(3))
+            .unwrap();
+        assert!((cpu - 3.0).abs() < 1e-9 && (token.unwrap() - 1.5).abs() < 1e-9);
+        assert!(watch.spent(start, start + Duration::from_secs(5)).is_none());
+    }
+}

@@ -1,0 +1,257 @@
+//! The service under test: where it listens, how a branch proves who it is, whose seals may be asked for.
+//!
+//! What comes in: paths and addresses from the command line, or the folder that `muhurdar dev` lays out. What goes out: a
+//! [`Target`] whose every file has been read, so that nothing can be missing once the load runs.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use rustls::ClientConfig;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _};
+use serde::Deserialize;
+
+use crate::generator::Taxpayer;
+
+/// What is wrong with a target's files or address, and what to do about it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TargetError {
+    /// A file cannot be read.
+    #[error("cannot read {path}: {cause}", path = path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        cause: std::io::Error,
+    },
+    /// A file does not hold what it should.
+    #[error("{path}: {problem}", path = path.display())]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// What it should hold.
+        problem: String,
+    },
+    /// The endpoint is not `https://host:port`.
+    #[error("'{0}' is not an endpoint: write https://host:port")]
+    Endpoint(String),
+    /// The name does not resolve.
+    #[error("cannot resolve {0}: {1}")]
+    Resolve(String, std::io::Error),
+}
+
+/// A client of the service: certificate and key in PEM files.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// As the report names it.
+    pub name: String,
+    /// Certificate chain, PEM.
+    pub certificate: PathBuf,
+    /// Private key, PEM.
+    pub key: PathBuf,
+}
+
+/// Where the service listens, and who vouches for it.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// As it was written.
+    pub endpoint: String,
+    address: SocketAddr,
+    server_name: ServerName<'static>,
+    authority: http::uri::Authority,
+    roots: Arc<rustls::RootCertStore>,
+}
+
+impl Target {
+    /// Reads the CA file and resolves the endpoint.
+    pub fn open(endpoint: &str, ca: &Path) -> Result<Self, TargetError> {
+        let malformed = || TargetError::Endpoint(endpoint.to_owned());
+        let uri: http::Uri = endpoint.parse().map_err(|_| malformed())?;
+        if uri.scheme_str() != Some("https") {
+            return Err(malformed());
+        }
+        let authority = uri.authority().ok_or_else(malformed)?.clone();
+        let host = authority.host().trim_matches(['[', ']']).to_owned();
+        let port = authority.port_u16().unwrap_or(443);
+        let address = std::net::ToSocketAddrs::to_socket_addrs(&(host.as_str(), port))
+            .map_err(|error| TargetError::Resolve(host.clone(), error))?
+            .next()
+            .ok_or_else(malformed)?;
+        let server_name = ServerName::try_from(host).map_err(|_| malformed())?;
+        let mut roots = rustls::RootCertStore::empty();
+        for certificate in certificates(ca)? {
+            roots
+                .add(certificate)
+                .map_err(|error| content(ca, format!("not a CA certificate: {error}")))?;
+        }
+        Ok(Self {
+            endpoint: endpoint.to_owned(),
+            address,
+            server_name,
+            authority,
+            roots: Arc::new(roots),
+        })
+    }
+
+    /// The socket address to connect to.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The name that the server's certificate must carry.
+    pub fn server_name(&self) -> ServerName<'static> {
+        self.server_name.clone()
+    }
+
+    /// `host:port` for gRPC's `:authority`.
+    pub fn authority(&self) -> http::uri::Authority {
+        self.authority.clone()
+    }
+
+    /// TLS for one identity: its certificate, HTTP/2 only.
+    pub fn tls(&self, identity: &Identity) -> Result<Arc<ClientConfig>, TargetError> {
+        let key = PrivateKeyDer::from_pem_file(&identity.key)
+            .map_err(|error| pem_error(&identity.key, error, "a private key in PEM"))?;
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("the provider supports the protocol versions that rustls was built with")
+            .with_root_certificates(self.roots.clone())
+            .with_client_auth_cert(certificates(&identity.certificate)?, key)
+            .map_err(|error| content(&identity.key, format!("does not fit its certificate: {error}")))?;
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        Ok(Arc::new(config))
+    }
+}
+
+/// `client.toml` of `muhurdar dev`; paths are relative to the file.
+#[derive(Debug, Deserialize)]
+struct ClientToml {
+    endpoint: String,
+    ca: PathBuf,
+    cert: PathBuf,
+    key: PathBuf,
+}
+
+/// What a client file says.
+#[derive(Clone, Debug)]
+pub struct ClientFile {
+    /// `https://host:port`.
+    pub endpoint: String,
+    /// CA certificates, PEM.
+    pub ca: PathBuf,
+    /// The client that the file names.
+    pub identity: Identity,
+}
+
+/// Reads a `client.toml`.
+pub fn read_client_file(path: &Path) -> Result<ClientFile, TargetError> {
+    let file: ClientToml = toml::from_str(&read(path)?).map_err(|error| content(path, error.to_string()))?;
+    let beside = path.parent().unwrap_or(Path::new("."));
+    let certificate = beside.join(file.cert);
+    let name = certificate
+        .file_stem()
+        .map_or_else(|| "client".into(), |stem| stem.to_string_lossy().into_owned());
+    Ok(ClientFile {
+        endpoint: file.endpoint,
+        ca: beside.join(file.ca),
+        identity: Identity {
+            name,
+            certificate,
+            key: beside.join(file.key),
+        },
+    })
+}
+
+#[derive(Debug, Deserialize)]
+struct TaxpayerEntry {
+    vkn: String,
+    certificate: Option<PathBuf>,
+    key_type: Option<String>,
+}
+
+/// Reads a `taxpayers.json`: an array of objects with `vkn`, and perhaps `certificate` (a path, relative to the file) and
+/// `key_type`. Only those whose key type starts with `key_type` are kept, where it is given.
+pub fn read_taxpayers(path: &Path, key_type: Option<&str>) -> Result<Vec<Taxpayer>, TargetError> {
+    let entries: Vec<TaxpayerEntry> =
+        serde_json::from_str(&read(path)?).map_err(|error| content(path, error.to_string()))?;
+    let beside = path.parent().unwrap_or(Path::new("."));
+    entries
+        .into_iter()
+        .filter(|entry| match (key_type, &entry.key_type) {
+            (Some(wanted), Some(has)) => spelled(has).starts_with(&spelled(wanted)),
+            _ => true,
+        })
+        .map(|entry| {
+            let certificate = match entry.certificate {
+                Some(file) => certificates(&beside.join(file))?
+                    .into_iter()
+                    .next()
+                    .map(|der| Arc::from(der.as_ref())),
+                None => None,
+            };
+            taxpayer(&entry.vkn, certificate).ok_or_else(|| content(path, not_a_number(&entry.vkn)))
+        })
+        .collect()
+}
+
+/// `KEY_TYPE_RSA_2048`, `RSA-2048` and `rsa2048` are one.
+fn spelled(key_type: &str) -> String {
+    key_type
+        .to_ascii_lowercase()
+        .replace("key_type_", "")
+        .replace(['-', '_', ' '], "")
+}
+
+/// A taxpayer by VKN or TCKN; None where it is neither.
+pub fn taxpayer(number: &str, certificate: Option<Arc<[u8]>>) -> Option<Taxpayer> {
+    (matches!(number.len(), 10 | 11) && number.bytes().all(|b| b.is_ascii_digit())).then(|| Taxpayer {
+        number: number.into(),
+        certificate,
+    })
+}
+
+/// What to say of a number that is neither VKN nor TCKN.
+pub fn not_a_number(number: &str) -> String {
+    format!("'{number}' is neither a VKN (10 digits) nor a TCKN (11 digits)")
+}
+
+fn read(path: &Path) -> Result<String, TargetError> {
+    std::fs::read_to_string(path).map_err(|cause| TargetError::Read {
+        path: path.to_owned(),
+        cause,
+    })
+}
+
+/// All certificates of a PEM file, at least one.
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TargetError> {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path)
+        .map_err(|error| pem_error(path, error, "certificates in PEM"))?
+        .collect();
+    let found = found.map_err(|error| pem_error(path, error, "certificates in PEM"))?;
+    if found.is_empty() {
+        Err(content(path, "holds no certificate in PEM".into()))
+    } else {
+        Ok(found)
+    }
+}
+
+fn pem_error(path: &Path, error: rustls_pki_types::pem::Error, wanted: &str) -> TargetError {
+    match error {
+        rustls_pki_types::pem::Error::Io(cause) => TargetError::Read {
+            path: path.to_owned(),
+            cause,
+        },
+        other => content(path, format!("does not hold {wanted}: {other}")),
+    }
+}
+
+fn content(path: &Path, problem: String) -> TargetError {
+    TargetError::Content {
+        path: path.to_owned(),
+        problem,
+    }
+}
