@@ -70,6 +70,24 @@ stop() {
   return 0
 }
 
+# start_appliance BINARY DIR LISTEN LOG: a throw-away appliance, as SERVER; returns when it listens
+start_appliance() {
+  local binary=$1 dir=$2 listen=$3 log=$4 tenths=600 code
+  "$binary" dev --dir "$dir" --listen "$listen" >"$log" 2>&1 &
+  SERVER=$!
+  until grep -q 'at https://' "$log" 2>/dev/null; do
+    if ! kill -0 "$SERVER" 2>/dev/null; then
+      wait "$SERVER"
+      code=$?
+      SERVER=''
+      tail -n 5 "$log" >&2
+      die "$code" "the appliance did not start; its own words are above, and all of them in $log"
+    fi
+    [ "$((tenths -= 1))" -gt 0 ] || die "$EX_UNAVAILABLE" "the appliance does not listen after 60 s; see $log"
+    sleep 0.1
+  done
+}
+
 # cleanup: on every way out
 cleanup() {
   local code=$?

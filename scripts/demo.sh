@@ -43,20 +43,7 @@ start() {
   rm -rf "$demo"
   mkdir -p "$sealed" "$report" || die "$EX_NOPERM" "cannot write to $demo"
   say "Starting a throw-away appliance on $LISTEN"
-  "$muhurdar" dev --dir "$appliance" --listen "$LISTEN" >"$log" 2>&1 &
-  SERVER=$!
-  local tenths=300
-  until listening; do
-    if ! kill -0 "$SERVER" 2>/dev/null; then
-      wait "$SERVER"
-      local code=$?
-      SERVER=''
-      tail -n 5 "$log" >&2
-      die "$code" "the appliance did not start; its own words are above, and all of them in $log"
-    fi
-    [ "$((tenths -= 1))" -gt 0 ] || die "$EX_UNAVAILABLE" "the appliance does not listen after 30 s; see $log"
-    sleep 0.1
-  done
+  start_appliance "$muhurdar" "$appliance" "$LISTEN" "$log"
   note "token, test CA and keys of three taxpayers: $appliance"
 }
 
