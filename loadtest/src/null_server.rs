@@ -23,8 +23,8 @@ use hyper_util::{
 };
 use muhurdar_proto::seal::v1::{
     GetSealRequest, GetSealResponse, ListSealsRequest, ListSealsResponse, SealBatchRequest, SealBatchResponse,
-    SealBatchResult, SealRequest, SealResponse, SealStreamRequest, SealStreamResponse, seal_batch_result,
-    seal_response,
+    SealBatchResult, SealDigestRequest, SealDigestResponse, SealRequest, SealResponse, SealStreamRequest,
+    SealStreamResponse, seal_batch_result, seal_response,
     seal_service_server::{SealService, SealServiceServer},
     seal_stream_response,
 };
@@ -138,6 +138,10 @@ impl SealService for Null {
         Ok(Response::new(SealBatchResponse {
             results: results.collect(),
         }))
+    }
+
+    async fn seal_digest(&self, _: Request<SealDigestRequest>) -> Result<Response<SealDigestResponse>, Status> {
+        Err(Status::unimplemented("the null server signs nothing"))
     }
 
     async fn list_seals(&self, _: Request<ListSealsRequest>) -> Result<Response<ListSealsResponse>, Status> {

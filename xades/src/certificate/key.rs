@@ -107,6 +107,21 @@ impl PublicKey {
         key.verify_digest_sig(digest, value).map_err(|_| WrongSignature)
     }
 
+    /// Checks a signature value over the bytes of a digest that somebody else took.
+    ///
+    /// # Errors
+    /// As [`verify_digest`](Self::verify_digest), and where the digest has not the length of the algorithm's.
+    pub fn verify_prehashed(
+        &self,
+        algorithm: SignatureAlgorithm,
+        digest: &[u8],
+        value: &[u8],
+    ) -> Result<(), WrongSignature> {
+        let known = algorithm.digest().implementation();
+        let digest = Digest::import_less_safe(digest, known).map_err(|_| WrongSignature)?;
+        self.verify_digest(algorithm, &digest, value)
+    }
+
     /// Checks a signature value over bytes.
     ///
     /// # Errors

@@ -228,6 +228,25 @@ pub struct Prepared {
     spot: Spot,
 }
 
+/// A signature value that the certificate's public key does not verify. Nothing was made with it; what was prepared can be
+/// signed again.
+#[derive(Debug, thiserror::Error)]
+#[error("the signature value does not verify with the certificate's public key")]
+pub struct Unverified(Box<Prepared>);
+
+impl Unverified {
+    #[cold]
+    fn new(prepared: Prepared) -> Self {
+        Self(Box::new(prepared))
+    }
+
+    /// What was to be signed.
+    #[must_use]
+    pub fn into_prepared(self) -> Prepared {
+        *self.0
+    }
+}
+
 impl fmt::Debug for Prepared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Prepared")
@@ -289,13 +308,15 @@ impl Prepared {
     /// Takes the value of the seal, and prepares its counter-signature by the same key.
     ///
     /// # Errors
-    /// [`WrongSignature`] where the value does not verify. Where no counter-signature is wanted,
+    /// [`Unverified`] where the value does not verify. Where no counter-signature is wanted,
     /// [`wants_countersignature`](Self::wants_countersignature), nothing is added: the same seal must be signed again.
-    pub fn countersign(mut self, signature_value: &[u8]) -> Result<Self, WrongSignature> {
+    pub fn countersign(mut self, signature_value: &[u8]) -> Result<Self, Unverified> {
+        if self.check(signature_value).is_err() {
+            return Err(Unverified::new(self));
+        }
         let Some(counter) = self.counter.take() else {
             return Ok(self);
         };
-        self.check(signature_value)?;
         let draft = Draft {
             place: &self.spot.place,
             ids: &counter.ids,
@@ -314,9 +335,11 @@ impl Prepared {
     /// Checks the value with the certificate's public key and makes the seal: there is no [`Seal`] that did not verify.
     ///
     /// # Errors
-    /// [`WrongSignature`] where the value does not verify.
-    pub fn finish(self, signature_value: &[u8]) -> Result<Seal, WrongSignature> {
-        self.check(signature_value)?;
+    /// [`Unverified`] where the value does not verify.
+    pub fn finish(self, signature_value: &[u8]) -> Result<Seal, Unverified> {
+        if self.check(signature_value).is_err() {
+            return Err(Unverified::new(self));
+        }
         let (element, value) = match self.first {
             None => (self.unsigned.assemble(signature_value), signature_value.to_vec()),
             Some((first, value)) => {

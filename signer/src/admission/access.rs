@@ -1,0 +1,145 @@
+//! Client certificate → client in the configuration → which calls and which taxpayers.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use crate::{
+    config::{Call, Client},
+    refusal::Refusal,
+};
+
+/// A caller whom the configuration knows.
+#[derive(Debug)]
+pub struct Caller {
+    /// Its name in logs and receipts.
+    pub name: Arc<str>,
+    calls: Vec<Call>,
+    taxpayers: Taxpayers,
+}
+
+#[derive(Debug)]
+enum Taxpayers {
+    All,
+    These(HashSet<String>),
+}
+
+impl Caller {
+    /// May it make this kind of call?
+    ///
+    /// # Errors
+    /// ACCESS where not.
+    pub fn may(&self, call: Call) -> Result<(), Refusal> {
+        if self.calls.contains(&call) {
+            return Ok(());
+        }
+        let right = match call {
+            Call::Seal => "seal",
+            Call::List => "list",
+            Call::Digest => "digest",
+        };
+        Err(Refusal::Access(format!(
+            "client {} has no right to \"{right}\"; its `calls` in the configuration name the rights",
+            self.name
+        )))
+    }
+
+    /// May it use this taxpayer's seal?
+    #[must_use]
+    pub fn may_use(&self, taxpayer: &str) -> bool {
+        match &self.taxpayers {
+            Taxpayers::All => true,
+            Taxpayers::These(these) => these.contains(taxpayer),
+        }
+    }
+}
+
+/// The clients of the configuration, by the names in their certificates.
+#[derive(Debug, Default)]
+pub struct Access {
+    by_identity: HashMap<String, Arc<Caller>>,
+}
+
+impl Access {
+    /// Indexes the configured clients.
+    #[must_use]
+    pub fn new(clients: &[Client]) -> Self {
+        let by_identity = clients.iter().map(|client| {
+            let taxpayers = if client.taxpayers.iter().any(|t| t == "*") {
+                Taxpayers::All
+            } else {
+                Taxpayers::These(client.taxpayers.iter().cloned().collect())
+            };
+            let caller = Caller {
+                name: client.name.as_str().into(),
+                calls: client.calls.clone(),
+                taxpayers,
+            };
+            (client.identity.clone(), Arc::new(caller))
+        });
+        Self {
+            by_identity: by_identity.collect(),
+        }
+    }
+
+    /// The client that a certificate's names belong to.
+    ///
+    /// # Errors
+    /// UNAUTHENTICATED without a certificate, ACCESS where no client has one of its names.
+    pub fn caller(&self, names: Option<&[String]>) -> Result<Arc<Caller>, Refusal> {
+        let names = names.ok_or(Refusal::Unauthenticated)?;
+        names
+            .iter()
+            .find_map(|name| self.by_identity.get(name))
+            .cloned()
+            .ok_or_else(|| {
+                let shown = names.first().map_or("without a name", String::as_str);
+                Refusal::Access(format!(
+                    "the certificate {shown} belongs to no [[client]] of the configuration"
+                ))
+            })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn access() -> Access {
+        Access::new(&[Client {
+            name: "branch-1".to_owned(),
+            identity: "uri:urn:muhurdar:client:branch-1".to_owned(),
+            taxpayers: vec!["1234567890".to_owned()],
+            calls: vec![Call::Seal],
+        }])
+    }
+
+    #[test]
+    fn a_certificate_is_known_by_any_of_its_names() {
+        let names = [
+            "dns:elsewhere".to_owned(),
+            "uri:urn:muhurdar:client:branch-1".to_owned(),
+        ];
+        assert_eq!(&*access().caller(Some(&names)).unwrap().name, "branch-1");
+    }
+
+    #[test]
+    fn no_certificate_is_unauthenticated_and_an_unknown_one_is_denied() {
+        assert!(matches!(access().caller(None), Err(Refusal::Unauthenticated)));
+        assert!(matches!(
+            access().caller(Some(&["cn:x".to_owned()])),
+            Err(Refusal::Access(_))
+        ));
+        assert!(matches!(access().caller(Some(&[])), Err(Refusal::Access(_))));
+    }
+
+    #[test]
+    fn a_client_uses_the_seals_and_calls_it_was_given_and_no_others() {
+        let caller = access()
+            .caller(Some(&["uri:urn:muhurdar:client:branch-1".to_owned()]))
+            .unwrap();
+        assert!(caller.may_use("1234567890") && !caller.may_use("1234567891"));
+        assert!(caller.may(Call::Seal).is_ok() && caller.may(Call::List).is_err());
+    }
+}

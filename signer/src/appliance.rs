@@ -1,0 +1,199 @@
+//! The life of the process: open the tokens, learn the seals, listen, serve, drain.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use jiff::Timestamp;
+use muhurdar_pool::Pool;
+use muhurdar_xades as xades;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    admission::Gate,
+    compute::Compute,
+    config::Config,
+    pipeline::Pipeline,
+    seals::{self, Seals},
+    server::{Health, ServeError, Server, admin::Admin},
+    telemetry::Metrics,
+    tokens,
+};
+
+/// After the drain, how long connections that answered everything may take to close.
+const GOODBYE: Duration = Duration::from_secs(2);
+/// How often readiness is looked at.
+const READINESS_INTERVAL: Duration = Duration::from_millis(500);
+
+/// A service that listens but does not serve yet.
+#[derive(Debug)]
+pub struct Appliance {
+    pipeline: Arc<Pipeline>,
+    server: Server,
+    admin: Admin,
+    drain_timeout: Duration,
+}
+
+/// Why the appliance cannot start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// A token, a PIN or a module.
+    #[error(transparent)]
+    Pool(#[from] muhurdar_pool::OpenError),
+    /// The token part of the configuration.
+    #[error(transparent)]
+    Tokens(#[from] tokens::TokenConfigError),
+    /// An address or a certificate of the listeners.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+    /// The folder of certificates.
+    #[error(transparent)]
+    Certificates(#[from] seals::CertificateFolderError),
+    /// Threads.
+    #[error("no thread to digest on: {0}")]
+    Threads(std::io::Error),
+    /// Metrics.
+    #[error("metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+}
+
+impl Appliance {
+    /// Binds the listeners, then opens the tokens: a port that is taken is known before a PIN is used.
+    ///
+    /// # Errors
+    /// Where anything of that does not work.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        let server = Server::bind(config.clone()).await?;
+        let admin = Admin::bind(config.server.admin_listen).await?;
+        let extra = match &config.sealing.certificates {
+            Some(folder) => seals::read_certificates(folder)?,
+            None => Vec::new(),
+        };
+        let pool = Pool::open(tokens::pool_config(&config)?).await?;
+        let seals = Seals::new(&pool.keys(), &extra, Timestamp::now());
+        if seals.is_empty() {
+            tracing::warn!("no token holds a seal: a key with a certificate whose subject has a VKN or TCKN");
+        }
+        let pipeline = Arc::new(Pipeline {
+            gate: Gate::new(&config.limits),
+            seals: ArcSwap::from_pointee(seals),
+            pool,
+            compute: Compute::new(config.sealing.digest_threads).map_err(StartError::Threads)?,
+            metrics: Metrics::new()?,
+            limits: xades_limits(&config),
+            policy: Arc::default(),
+            unnamed_sealer: config.sealing.unnamed_sealer,
+        });
+        Ok(Self {
+            pipeline,
+            server,
+            admin,
+            drain_timeout: config.server.drain_timeout,
+        })
+    }
+
+    /// Where gRPC is served.
+    ///
+    /// # Errors
+    /// Where the system does not say.
+    pub fn address(&self) -> std::io::Result<SocketAddr> {
+        self.server.address()
+    }
+
+    /// Where metrics and probes are served.
+    ///
+    /// # Errors
+    /// Where the system does not say.
+    pub fn admin_address(&self) -> std::io::Result<SocketAddr> {
+        self.admin.address()
+    }
+
+    /// Taxpayers that have a seal.
+    #[must_use]
+    pub fn taxpayers(&self) -> usize {
+        self.pipeline.seals.load().len()
+    }
+
+    /// Serves until `stop` is ready; then admits nothing more, answers everything admitted, and returns. What is not
+    /// answered within the drain time-out is given up.
+    ///
+    /// # Errors
+    /// Where the transport fails.
+    pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), ServeError> {
+        let Self {
+            pipeline,
+            server,
+            admin,
+            drain_timeout,
+        } = self;
+        let health = server.health();
+        let (end, admin_end) = (CancellationToken::new(), CancellationToken::new());
+        let readiness = tokio::spawn(watch_readiness(Arc::clone(&pipeline), health.clone(), end.clone()));
+        let admin = tokio::spawn(admin.serve(Arc::clone(&pipeline), admin_end.clone().cancelled_owned()));
+        let mut serving = tokio::spawn(server.serve(Arc::clone(&pipeline), end.clone().cancelled_owned()));
+
+        tokio::select! {
+            () = stop => {}
+            ended = &mut serving => return flatten(ended),
+        }
+        tracing::info!(in_flight = pipeline.gate.in_flight(), "draining");
+        health.set(false).await;
+        pipeline.gate.close();
+        if tokio::time::timeout(drain_timeout, pipeline.gate.drained())
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                in_flight = pipeline.gate.in_flight(),
+                ?drain_timeout,
+                "drain time-out: giving up the rest"
+            );
+        }
+        end.cancel();
+        // Graceful shutdown of HTTP/2 can wait for ever on a half-open connection (hyperium/hyper#4170).
+        let outcome = match tokio::time::timeout(GOODBYE, &mut serving).await {
+            Ok(ended) => flatten(ended),
+            Err(_) => {
+                serving.abort();
+                Ok(())
+            }
+        };
+        admin_end.cancel();
+        drop(tokio::time::timeout(GOODBYE, admin).await);
+        drop(readiness.await);
+        tracing::info!("drained");
+        outcome
+    }
+}
+
+fn flatten(ended: Result<Result<(), ServeError>, tokio::task::JoinError>) -> Result<(), ServeError> {
+    // Only a panic of the transport ends the task without a result; the panic hook has written it.
+    ended.unwrap_or(Ok(()))
+}
+
+async fn watch_readiness(pipeline: Arc<Pipeline>, health: Health, end: CancellationToken) {
+    let mut last = None;
+    while !end.is_cancelled() {
+        let ready = pipeline.readiness();
+        if last != Some(ready.is_ok()) {
+            health.set(ready.is_ok()).await;
+            match ready {
+                Ok(()) => tracing::info!("ready"),
+                Err(why) => tracing::warn!(why = why.trim_end(), "not ready"),
+            }
+            last = Some(ready.is_ok());
+        }
+        tokio::select! {
+            () = tokio::time::sleep(READINESS_INTERVAL) => {}
+            () = end.cancelled() => {}
+        }
+    }
+}
+
+fn xades_limits(config: &Config) -> xades::Limits {
+    let mut limits = xades::Limits::default();
+    limits.bytes = config.limits.document.as_u64();
+    limits.depth = config.limits.depth;
+    limits.attributes = config.limits.attributes;
+    limits
+}

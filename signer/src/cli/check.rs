@@ -1,0 +1,227 @@
+//! `muhurdar check`: is the configuration valid, and is every token reachable and fit?
+
+use std::path::PathBuf;
+
+use clap::Args;
+use jiff::Timestamp;
+use muhurdar_pool::{Pool, SlotState, Status};
+use serde::Serialize;
+
+use super::{Failure, exit};
+use crate::{
+    config::Config,
+    seals::{self, Seals},
+    server::check_tls,
+    telemetry, tokens,
+};
+
+/// Certificates that end sooner than this are pointed out: Kamu SM reminds at three months, a new seal takes weeks.
+const EXPIRY_WARNING_DAYS: i64 = 90;
+
+/// `muhurdar check --config FILE [--json]`
+#[derive(Debug, Args)]
+pub(super) struct Check {
+    /// The configuration
+    #[arg(long, value_name = "FILE", env = "MUHURDAR_CONFIG")]
+    config: PathBuf,
+    /// A JSON object on standard output
+    #[arg(long)]
+    json: bool,
+}
+
+/// What was found.
+#[derive(Debug, Serialize)]
+struct Report {
+    ok: bool,
+    config: PathBuf,
+    tokens: Vec<TokenReport>,
+    seals: Vec<SealReport>,
+    problems: Vec<String>,
+    warnings: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct TokenReport {
+    name: String,
+    module: PathBuf,
+    ready: bool,
+    state: String,
+    label: Option<String>,
+    serial: Option<String>,
+    model: Option<String>,
+    sessions: usize,
+    sessions_set_by: String,
+    keys: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct SealReport {
+    taxpayer: String,
+    title: String,
+    key_type: &'static str,
+    certificate_serial_number: String,
+    not_after: Timestamp,
+    days_left: i64,
+    usable: bool,
+}
+
+impl Check {
+    pub(super) fn run(&self) -> Result<(), Failure> {
+        let config = Config::load(&self.config).map_err(Failure::usage)?;
+        telemetry::start_log(&config.log, "error").map_err(Failure::usage)?;
+        tokens::set_environment(&config).map_err(Failure::unavailable)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|e| Failure::io("runtime", &e))?;
+        let report = runtime.block_on(self.examine(&config));
+        self.print(&report)?;
+        if report.ok {
+            Ok(())
+        } else {
+            Err(Failure::silent(exit::FAILED))
+        }
+    }
+
+    async fn examine(&self, config: &Config) -> Report {
+        let mut report = Report {
+            ok: false,
+            config: self.config.clone(),
+            tokens: Vec::new(),
+            seals: Vec::new(),
+            problems: Vec::new(),
+            warnings: Vec::new(),
+        };
+        if let Err(error) = check_tls(&config.server.tls) {
+            report.problems.push(error.to_string());
+        }
+        if config.clients.is_empty() {
+            report.warnings.push("no [[client]]: nobody may call".to_owned());
+        }
+        match tokens::pool_config(config) {
+            Err(error) => report.problems.push(error.to_string()),
+            Ok(pool) => match Pool::open(pool).await {
+                Err(error) => report.problems.push(error.to_string()),
+                Ok(pool) => {
+                    report.tokens(&pool.status(), &pool);
+                    report.seals(config, &pool);
+                    pool.close().await;
+                }
+            },
+        }
+        report.ok = report.problems.is_empty();
+        report
+    }
+
+    fn print(&self, report: &Report) -> Result<(), Failure> {
+        if self.json {
+            let text = serde_json::to_string_pretty(report).map_err(|e| Failure::new(exit::SOFTWARE, e))?;
+            println!("{text}");
+            return Ok(());
+        }
+        for token in &report.tokens {
+            println!(
+                "token {:<12} {:<8} {} keys, {} sessions ({}), {}",
+                token.name,
+                token.state,
+                token.keys,
+                token.sessions,
+                token.sessions_set_by,
+                token.model.as_deref().unwrap_or("model unknown"),
+            );
+        }
+        for seal in &report.seals {
+            println!(
+                "seal  {:<12} {:<8} {} days left, serial {}, {}",
+                seal.taxpayer, seal.key_type, seal.days_left, seal.certificate_serial_number, seal.title
+            );
+        }
+        for warning in &report.warnings {
+            println!("warning: {warning}");
+        }
+        for problem in &report.problems {
+            println!("problem: {problem}");
+        }
+        println!("{}: {}", self.config.display(), if report.ok { "ok" } else { "NOT ok" });
+        Ok(())
+    }
+}
+
+impl Report {
+    fn tokens(&mut self, status: &Status, pool: &Pool) {
+        let keys = pool.keys();
+        for token in &status.tokens {
+            let state = match &token.state {
+                SlotState::Ready => "ready".to_owned(),
+                SlotState::Recovering { .. } => "recovering".to_owned(),
+                SlotState::Open { .. } => "down".to_owned(),
+                SlotState::Latched { reason } => {
+                    self.problems.push(format!("token {}: {reason}", token.name));
+                    "latched".to_owned()
+                }
+            };
+            if !token.is_ready() {
+                let why = token
+                    .last_error
+                    .as_ref()
+                    .map_or_else(|| "no reason known".to_owned(), |(e, _)| e.to_string());
+                self.problems
+                    .push(format!("token {} cannot sign: {state}, {why}", token.name));
+            }
+            let held = keys.iter().filter(|k| k.tokens.contains(&token.name)).count();
+            if held == 0 {
+                self.warnings
+                    .push(format!("token {} holds no key that can sign", token.name));
+            }
+            let facts = token.facts.as_ref();
+            self.tokens.push(TokenReport {
+                name: token.name.to_string(),
+                module: token.module.clone(),
+                ready: token.is_ready(),
+                state,
+                label: facts.map(|f| f.label.clone()),
+                serial: facts.map(|f| f.serial.clone()),
+                model: facts.map(|f| format!("{} {}", f.manufacturer, f.model).trim().to_owned()),
+                sessions: token.cap.sessions,
+                sessions_set_by: token.cap.reason.clone(),
+                keys: held,
+            });
+        }
+    }
+
+    fn seals(&mut self, config: &Config, pool: &Pool) {
+        let extra = match config.sealing.certificates.as_deref().map(seals::read_certificates) {
+            None => Vec::new(),
+            Some(Ok(found)) => found,
+            Some(Err(error)) => {
+                self.problems.push(error.to_string());
+                Vec::new()
+            }
+        };
+        let now = Timestamp::now();
+        for seal in Seals::new(&pool.keys(), &extra, now).iter() {
+            let certificate = &seal.certificate;
+            let days_left = certificate.not_after().duration_since(now).as_hours() / 24;
+            let usable = seal.usable(now);
+            match &usable {
+                Err(refusal) => self.warnings.push(refusal.to_string()),
+                Ok(()) if days_left < EXPIRY_WARNING_DAYS => self.warnings.push(format!(
+                    "the certificate of taxpayer {} ends in {days_left} days; order its successor now",
+                    seal.taxpayer
+                )),
+                Ok(()) => {}
+            }
+            self.seals.push(SealReport {
+                taxpayer: seal.taxpayer.to_string(),
+                title: certificate.title().to_owned(),
+                key_type: certificate.key_type().name(),
+                certificate_serial_number: certificate.serial_decimal().to_owned(),
+                not_after: certificate.not_after(),
+                days_left,
+                usable: usable.is_ok(),
+            });
+        }
+        if self.seals.is_empty() {
+            self.warnings
+                .push("no token holds a seal: a key with a certificate whose subject has a VKN or TCKN".to_owned());
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! How a command ends: sysexits(3) codes, and one sentence that says what to do.
+
+use std::{fmt, process::ExitCode};
+
+/// A check failed.
+pub(super) const FAILED: u8 = 1;
+/// EX_USAGE: the call or the configuration is wrong.
+pub(super) const USAGE: u8 = 64;
+/// EX_UNAVAILABLE: something that is needed is not there now.
+pub(super) const UNAVAILABLE: u8 = 69;
+/// EX_SOFTWARE: a defect of this program.
+pub(super) const SOFTWARE: u8 = 70;
+/// EX_NOPERM: not allowed.
+pub(super) const PERMISSION: u8 = 77;
+
+/// Why a command failed.
+#[derive(Debug)]
+pub(super) struct Failure {
+    code: u8,
+    /// Empty where everything was said already.
+    message: String,
+}
+
+impl Failure {
+    pub(super) fn new(code: u8, message: impl fmt::Display) -> Self {
+        Self {
+            code,
+            message: message.to_string(),
+        }
+    }
+
+    pub(super) fn usage(message: impl fmt::Display) -> Self {
+        Self::new(USAGE, message)
+    }
+
+    pub(super) fn unavailable(message: impl fmt::Display) -> Self {
+        Self::new(UNAVAILABLE, message)
+    }
+
+    /// The command has said what failed.
+    pub(super) fn silent(code: u8) -> Self {
+        Self {
+            code,
+            message: String::new(),
+        }
+    }
+
+    /// An I/O error at a path or address, with the code that its kind deserves.
+    pub(super) fn io(what: impl fmt::Display, error: &std::io::Error) -> Self {
+        let code = match error.kind() {
+            std::io::ErrorKind::PermissionDenied => PERMISSION,
+            std::io::ErrorKind::NotFound | std::io::ErrorKind::InvalidInput => USAGE,
+            _ => UNAVAILABLE,
+        };
+        Self::new(code, format_args!("{what}: {error}"))
+    }
+
+    pub(super) fn report(self) -> ExitCode {
+        if !self.message.is_empty() {
+            eprintln!("muhurdar: {}", self.message);
+        }
+        ExitCode::from(self.code)
+    }
+}

@@ -1,0 +1,72 @@
+//! What an operator types: a file per subcommand. Exit codes are those of sysexits(3).
+
+mod check;
+mod dev;
+mod exit;
+mod seal;
+mod serve;
+mod token;
+mod verify;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use self::exit::Failure;
+
+/// A sealing service for Turkish e-documents, in front of an HSM.
+#[derive(Debug, Parser)]
+#[command(name = "muhurdar", version, arg_required_else_help = true, max_term_width = 100)]
+#[command(
+    after_help = "Exit codes: 0 fine, 1 a check failed, 64 usage or bad configuration, 69 unavailable, 77 permission.\n\
+                        First steps: muhurdar dev --dir /tmp/muhurdar"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a throw-away appliance with a software token, to try things out
+    Dev(dev::Dev),
+    /// Run the service
+    Serve(serve::Serve),
+    /// Is the configuration valid, and is every token reachable and fit?
+    Check(check::Check),
+    /// The key ceremony: what is on the tokens, and how keys and certificates get there
+    Token(token::TokenCommand),
+    /// Have documents sealed by a running service
+    Seal(seal::Seal),
+    /// Verify sealed documents
+    Verify(verify::Verify),
+}
+
+/// Reads the command line, does what it says, and returns the exit code.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are asked for and go to standard output; everything else is a mistake in the call.
+            drop(error.print());
+            return if error.use_stderr() {
+                exit::USAGE.into()
+            } else {
+                ExitCode::SUCCESS
+            };
+        }
+    };
+    let outcome = match cli.command {
+        Command::Dev(dev) => dev.run(),
+        Command::Serve(serve) => serve.run(),
+        Command::Check(check) => check.run(),
+        Command::Token(token) => token.run(),
+        Command::Seal(seal) => seal.run(),
+        Command::Verify(verify) => verify.run(),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}

@@ -1,0 +1,81 @@
+//! `muhurdar serve`: the service.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{Failure, exit};
+use crate::{
+    appliance::{Appliance, StartError},
+    config::Config,
+    server::ServeError,
+    telemetry, tokens,
+};
+
+/// `muhurdar serve --config FILE`
+#[derive(Debug, Args)]
+pub(super) struct Serve {
+    /// The configuration; deploy/muhurdar.toml shows every key
+    #[arg(long, value_name = "FILE", env = "MUHURDAR_CONFIG")]
+    config: PathBuf,
+}
+
+impl Serve {
+    pub(super) fn run(&self) -> Result<(), Failure> {
+        let config = Config::load(&self.config).map_err(Failure::usage)?;
+        serve(config, "info", |_| {})
+    }
+}
+
+/// Serves until SIGTERM or SIGINT. `ready` is called once, when everything listens.
+pub(super) fn serve(config: Config, log_filter: &str, ready: impl FnOnce(&Appliance)) -> Result<(), Failure> {
+    telemetry::start_log(&config.log, log_filter).map_err(Failure::usage)?;
+    telemetry::quiet_panics();
+    // Before the runtime, since a process environment may only change while there is one thread.
+    tokens::set_environment(&config).map_err(Failure::unavailable)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|e| Failure::io("runtime", &e))?;
+    let outcome = runtime.block_on(async {
+        let stop = stop_signal().map_err(|e| Failure::io("signals", &e))?;
+        let appliance = Appliance::start(config).await.map_err(|error| start_failure(&error))?;
+        let address = appliance.address().map_err(|e| Failure::io("listener", &e))?;
+        let admin = appliance
+            .admin_address()
+            .map_err(|e| Failure::io("admin listener", &e))?;
+        tracing::info!(%address, %admin, taxpayers = appliance.taxpayers(), "serving");
+        ready(&appliance);
+        appliance.run(stop).await.map_err(Failure::unavailable)
+    });
+    // What still runs is given up: everything that was admitted has been answered, or its time is over.
+    runtime.shutdown_background();
+    outcome
+}
+
+fn start_failure(error: &StartError) -> Failure {
+    match error {
+        StartError::Serve(ServeError::Listen { address, source }) => match source.kind() {
+            std::io::ErrorKind::AddrInUse => Failure::unavailable(format_args!(
+                "cannot listen on {address}: another process does; stop it, or choose another address"
+            )),
+            std::io::ErrorKind::PermissionDenied => Failure::new(exit::PERMISSION, error),
+            _ => Failure::unavailable(error),
+        },
+        StartError::Serve(ServeError::Tls(_)) | StartError::Tokens(_) | StartError::Certificates(_) => {
+            Failure::usage(error)
+        }
+        _ => Failure::unavailable(error),
+    }
+}
+
+/// Ready when the process is asked to end: SIGTERM, or SIGINT from a terminal.
+fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}

@@ -1,0 +1,159 @@
+//! The threads that canonicalize, digest, check and splice, beside the threads that wait for the network.
+//!
+//! Comes in: closures. Goes out: their results, to whoever awaits them. Work that arrives while all threads are busy is
+//! taken in batches, so that a busy service pays one wake-up for many documents; an idle one takes each document at once.
+
+use std::{
+    collections::VecDeque,
+    num::NonZeroUsize,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread::{self, JoinHandle},
+};
+
+use tokio::sync::oneshot;
+
+/// The most that a thread takes at a time: enough to spread the cost of a wake-up thin, few enough that a batch of large
+/// documents does not wait behind one thread while another idles.
+const MAX_BATCH: usize = 16;
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// A fixed set of threads with one queue. The queue is bounded by what the gate admits.
+#[derive(Debug)]
+pub struct Compute {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    work: Condvar,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").finish_non_exhaustive()
+    }
+}
+
+#[derive(Default)]
+struct State {
+    queue: VecDeque<Job>,
+    idle: usize,
+    closed: bool,
+}
+
+/// The work panicked; the panic is in the log.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("the work panicked")]
+pub struct Panicked;
+
+impl Compute {
+    /// Starts the threads; 0 means one for each processor.
+    ///
+    /// # Errors
+    /// Where the system gives no thread.
+    pub fn new(threads: usize) -> std::io::Result<Self> {
+        let count = match threads {
+            0 => thread::available_parallelism().map_or(1, NonZeroUsize::get),
+            n => n,
+        };
+        let shared = Arc::new(Shared::default());
+        let start = |n| {
+            let shared = Arc::clone(&shared);
+            thread::Builder::new()
+                .name(format!("digest-{n}"))
+                .spawn(move || shared.work(count))
+        };
+        let threads = (0..count).map(start).collect::<Result<_, _>>()?;
+        Ok(Self { shared, threads })
+    }
+
+    /// Runs a closure on one of the threads and waits for its result.
+    ///
+    /// # Errors
+    /// Where the closure panicked: the panic stays with this one piece of work.
+    pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Panicked> {
+        let (reply, answer) = oneshot::channel();
+        self.shared.push(Box::new(move || drop(reply.send(work()))));
+        answer.await.map_err(|_| Panicked)
+    }
+}
+
+impl Drop for Compute {
+    fn drop(&mut self) {
+        self.shared.lock().closed = true;
+        self.shared.work.notify_all();
+        for thread in self.threads.drain(..) {
+            drop(thread.join());
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Jobs run outside the lock, so that nothing can be half done under a poisoned one.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn push(&self, job: Job) {
+        let mut state = self.lock();
+        state.queue.push_back(job);
+        let wake = state.idle > 0;
+        drop(state);
+        if wake {
+            self.work.notify_one();
+        }
+    }
+
+    fn work(&self, threads: usize) {
+        let mut batch = Vec::with_capacity(MAX_BATCH);
+        while self.take(threads, &mut batch) {
+            for job in batch.drain(..) {
+                // The panic hook has written it; the awaiting side sees its reply dropped.
+                drop(catch_unwind(AssertUnwindSafe(job)));
+            }
+        }
+    }
+
+    /// Waits for work and takes this thread's share of it; false when there will be no more.
+    fn take(&self, threads: usize, batch: &mut Vec<Job>) -> bool {
+        let mut state = self.lock();
+        while state.queue.is_empty() {
+            if state.closed {
+                return false;
+            }
+            state.idle += 1;
+            state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.idle -= 1;
+        }
+        let share = state.queue.len().div_ceil(threads).min(MAX_BATCH);
+        batch.extend(state.queue.drain(..share));
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn everything_put_in_comes_out_once() {
+        let compute = Arc::new(Compute::new(3).unwrap());
+        let mut sums = tokio::task::JoinSet::new();
+        for n in 0..500_u64 {
+            let compute = Arc::clone(&compute);
+            sums.spawn(async move { compute.run(move || n).await.unwrap() });
+        }
+        assert_eq!(sums.join_all().await.into_iter().sum::<u64>(), 499 * 500 / 2);
+    }
+
+    #[tokio::test]
+    async fn a_panic_stays_with_its_own_work() {
+        let compute = Compute::new(1).unwrap();
+        assert!(compute.run(|| panic!("on purpose")).await.is_err());
+        assert_eq!(compute.run(|| 7).await.unwrap(), 7);
+    }
+}

@@ -1,0 +1,533 @@
+//! The configuration: one TOML file, every key known, typed once at start.
+//!
+//! Comes in: the path of a file. Goes out: [`Config`], whose paths are absolute (relative ones are taken from the file's
+//! own folder) and whose limits are in range. Secrets are never inline: they come by file, environment or systemd
+//! credential, and this module only says where from.
+
+use std::{
+    collections::BTreeMap,
+    env,
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use bytesize::ByteSize;
+use jiff::SignedDuration;
+use serde::Deserialize;
+
+/// Everything that the service is told.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where to listen, and with which certificate.
+    pub server: Server,
+    /// Bounds on what is believed and held.
+    #[serde(default)]
+    pub limits: Limits,
+    /// How seals are made where a taxpayer says nothing else.
+    #[serde(default)]
+    pub sealing: Sealing,
+    /// The tokens that hold the keys.
+    #[serde(rename = "token")]
+    pub tokens: Vec<Token>,
+    /// Who may call.
+    #[serde(default, rename = "client")]
+    pub clients: Vec<Client>,
+    /// What is written about the work.
+    #[serde(default)]
+    pub log: Log,
+}
+
+/// `[server]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Server {
+    /// Address of the gRPC listener.
+    #[serde(default = "default_listen")]
+    pub listen: SocketAddr,
+    /// Address of the metrics and health listener; plain HTTP, so keep it on loopback or a management network.
+    #[serde(default = "default_admin_listen")]
+    pub admin_listen: SocketAddr,
+    /// The listener's own certificate and the authority of its clients.
+    pub tls: Tls,
+    /// Folder that outlives the process: the PIN latches. Without it they end with the process.
+    pub state_dir: Option<PathBuf>,
+    /// How long everything admitted may take to be answered after SIGTERM.
+    #[serde(default = "default_drain_timeout", deserialize_with = "duration")]
+    pub drain_timeout: Duration,
+    /// How long a TLS handshake may take.
+    #[serde(default = "default_handshake_timeout", deserialize_with = "duration")]
+    pub handshake_timeout: Duration,
+    /// Connections at a time; one more is closed unread.
+    #[serde(default = "default_max_connections")]
+    pub max_connections: usize,
+}
+
+/// `[server.tls]`: PEM files.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// The server's certificate, followed by its intermediates.
+    pub certificate: PathBuf,
+    /// Its private key (PKCS#8, SEC1 or PKCS#1).
+    pub key: PathBuf,
+    /// The authorities that client certificates must chain to.
+    pub client_ca: PathBuf,
+    /// Also accept TLS 1.2, for clients that know nothing newer.
+    #[serde(default)]
+    pub allow_tls12: bool,
+}
+
+/// `[limits]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Size of a document.
+    pub document: ByteSize,
+    /// Nesting of elements.
+    pub depth: u32,
+    /// Attributes of one element, namespace declarations included.
+    pub attributes: u32,
+    /// Documents that may be admitted and unanswered at a time.
+    pub in_flight: usize,
+    /// Their size together.
+    pub in_flight_bytes: ByteSize,
+    /// Items of one `SealBatch`.
+    pub batch_items: usize,
+    /// Documents of one `SealStream` that may be unanswered at a time; beyond it the stream is not read.
+    pub stream_in_flight: usize,
+    /// Longest time that a document may take from its admission to its answer, where the caller names none.
+    #[serde(deserialize_with = "duration")]
+    pub request_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            document: ByteSize::mib(16),
+            depth: 256,
+            attributes: 256,
+            in_flight: 4096,
+            in_flight_bytes: ByteSize::mib(256),
+            batch_items: 256,
+            stream_in_flight: 256,
+            request_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// `[sealing]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Sealing {
+    /// May a document be sealed that names no sealer at all?
+    pub unnamed_sealer: UnnamedSealer,
+    /// Folder of certificates (PEM or DER) for keys whose token holds none.
+    pub certificates: Option<PathBuf>,
+    /// Threads that canonicalize and digest; 0: one for each processor.
+    pub digest_threads: usize,
+}
+
+/// What to do with a document in which neither `cac:Signature` nor the identity fields name a taxpayer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum UnnamedSealer {
+    /// Answer TAXPAYER_MISMATCH.
+    #[default]
+    Refuse,
+    /// Seal it with the seal that the request names.
+    Allow,
+}
+
+/// `[[token]]`: one slot of a PKCS#11 module.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Token {
+    /// Its name in metrics, logs and receipts.
+    pub name: String,
+    /// The PKCS#11 library.
+    pub module: PathBuf,
+    /// Select the slot by its token's label …
+    pub label: Option<String>,
+    /// … or serial number …
+    pub serial: Option<String>,
+    /// … or slot id.
+    pub slot: Option<u64>,
+    /// The user PIN: a file holding nothing else (a trailing newline is dropped) …
+    pub pin_file: Option<PathBuf>,
+    /// … or an environment variable …
+    pub pin_env: Option<String>,
+    /// … or a systemd credential.
+    pub pin_credential: Option<String>,
+    /// Sessions that sign.
+    #[serde(default = "default_sessions")]
+    pub sessions: usize,
+    /// Environment of the module, such as SOFTHSM2_CONF. Set for the whole process before the module is loaded.
+    #[serde(default)]
+    pub environment: BTreeMap<String, String>,
+}
+
+/// `[[client]]`: who may call, and for whom.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Client {
+    /// Its name in logs and receipts.
+    pub name: String,
+    /// How it is known from its certificate: `uri:…` or `dns:…` of the subject alternative names, or `cn:…`.
+    pub identity: String,
+    /// VKN or TCKN of the taxpayers whose seals it may use; `"*"` for all.
+    #[serde(default)]
+    pub taxpayers: Vec<String>,
+    /// What it may call.
+    #[serde(default = "default_calls")]
+    pub calls: Vec<Call>,
+}
+
+/// A right of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Call {
+    /// `Seal`, `SealStream`, `SealBatch`.
+    Seal,
+    /// `ListSeals`, `GetSeal`.
+    List,
+    /// `SealDigest`: a right of its own, since it signs what the appliance cannot see.
+    Digest,
+}
+
+/// `[log]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// Lines for people or for machines.
+    pub format: LogFormat,
+    /// A filter as `tracing-subscriber` reads it, such as `info` or `info,muhurdar::audit=off`. The environment variable
+    /// MUHURDAR_LOG goes before it.
+    pub filter: Option<String>,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogFormat {
+    /// For people on a terminal, JSON elsewhere.
+    #[default]
+    Auto,
+    /// For people.
+    Human,
+    /// A JSON object a line.
+    Json,
+}
+
+/// What is wrong with a configuration. Always the operator's to mend (exit 64).
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read {path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Not TOML, an unknown key, or a value of the wrong kind; the source shows the line.
+    #[error("{path}: {source}")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Where and what.
+        source: Box<toml::de::Error>,
+    },
+    /// Each key is fine, but together they make no sense.
+    #[error("{path}: {reason}")]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// What to change.
+        reason: String,
+    },
+}
+
+impl Config {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// Where it cannot be read, does not parse, or contradicts itself.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        let folder = path
+            .parent()
+            .filter(|p| !p.as_os_str().is_empty())
+            .unwrap_or(Path::new("."));
+        let folder = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
+        Self::parse(&text, path, &folder)
+    }
+
+    fn parse(text: &str, path: &Path, folder: &Path) -> Result<Self, ConfigError> {
+        let mut config: Self = toml::from_str(text).map_err(|source| ConfigError::Parse {
+            path: path.to_owned(),
+            source: Box::new(source),
+        })?;
+        config.resolve(folder);
+        config.validate().map_err(|reason| ConfigError::Invalid {
+            path: path.to_owned(),
+            reason,
+        })?;
+        Ok(config)
+    }
+
+    fn resolve(&mut self, folder: &Path) {
+        let tls = &mut self.server.tls;
+        let paths = [&mut tls.certificate, &mut tls.key, &mut tls.client_ca].into_iter();
+        let tokens = self
+            .tokens
+            .iter_mut()
+            .flat_map(|t| t.pin_file.iter_mut().chain([&mut t.module]));
+        let folders = self.sealing.certificates.iter_mut().chain(&mut self.server.state_dir);
+        for path in paths.chain(folders).chain(tokens) {
+            // A bare library name is left to the dynamic loader's search path.
+            if path.components().count() > 1 || path.extension().is_none_or(|e| e != "so") {
+                *path = folder.join(&*path);
+            }
+        }
+    }
+
+    fn validate(&self) -> Result<(), String> {
+        if self.tokens.is_empty() {
+            return Err("at least one [[token]] is needed".to_owned());
+        }
+        for token in &self.tokens {
+            token.validate()?;
+        }
+        unique("token", self.tokens.iter().map(|t| t.name.as_str()))?;
+        unique("client", self.clients.iter().map(|c| c.name.as_str()))?;
+        unique("client identity", self.clients.iter().map(|c| c.identity.as_str()))?;
+        for client in &self.clients {
+            client.validate()?;
+        }
+        self.limits.validate()
+    }
+}
+
+impl Token {
+    fn validate(&self) -> Result<(), String> {
+        let name = &self.name;
+        let selectors = [self.label.is_some(), self.serial.is_some(), self.slot.is_some()];
+        if selectors.into_iter().filter(|s| *s).count() != 1 {
+            return Err(format!(
+                "token \"{name}\": name the slot by exactly one of label, serial, slot"
+            ));
+        }
+        let pins = [
+            self.pin_file.is_some(),
+            self.pin_env.is_some(),
+            self.pin_credential.is_some(),
+        ];
+        if pins.into_iter().filter(|s| *s).count() != 1 {
+            return Err(format!(
+                "token \"{name}\": give the PIN by exactly one of pin_file, pin_env, pin_credential"
+            ));
+        }
+        if !(1..=1024).contains(&self.sessions) {
+            return Err(format!("token \"{name}\": sessions must be from 1 to 1024"));
+        }
+        Ok(())
+    }
+
+    /// The file that a systemd credential names (`$CREDENTIALS_DIRECTORY/NAME`, systemd.exec(5)).
+    #[must_use]
+    pub fn credential_path(name: &str) -> Option<PathBuf> {
+        env::var_os("CREDENTIALS_DIRECTORY").map(|folder| Path::new(&folder).join(name))
+    }
+}
+
+impl Client {
+    fn validate(&self) -> Result<(), String> {
+        let known = ["uri:", "dns:", "cn:"]
+            .iter()
+            .any(|kind| self.identity.starts_with(kind));
+        if !known {
+            return Err(format!(
+                "client \"{}\": identity must begin with uri:, dns: or cn:, not \"{}\"",
+                self.name, self.identity
+            ));
+        }
+        let bad = self.taxpayers.iter().find(|t| *t != "*" && !is_taxpayer(t));
+        bad.map_or(Ok(()), |t| {
+            Err(format!(
+                "client \"{}\": \"{t}\" is no VKN (10 digits) or TCKN (11)",
+                self.name
+            ))
+        })
+    }
+}
+
+impl Limits {
+    fn validate(&self) -> Result<(), String> {
+        let ranges = [
+            ("document", self.document.as_u64(), 1 << 10, 1 << 30),
+            ("depth", u64::from(self.depth), 8, 100_000),
+            ("attributes", u64::from(self.attributes), 8, 100_000),
+            ("in_flight", self.in_flight as u64, 1, 1_000_000),
+            (
+                "in_flight_bytes",
+                self.in_flight_bytes.as_u64(),
+                self.document.as_u64(),
+                1 << 40,
+            ),
+            ("batch_items", self.batch_items as u64, 1, 100_000),
+            ("stream_in_flight", self.stream_in_flight as u64, 1, 100_000),
+        ];
+        let out = ranges
+            .into_iter()
+            .find(|(_, value, low, high)| !(*low..=*high).contains(value));
+        out.map_or(Ok(()), |(name, value, low, high)| {
+            Err(format!("limits.{name} is {value}; it must be from {low} to {high}"))
+        })
+    }
+}
+
+/// Whether a text has the form of a VKN (10 digits) or TCKN (11 digits).
+#[must_use]
+pub fn is_taxpayer(text: &str) -> bool {
+    matches!(text.len(), 10 | 11) && text.bytes().all(|b| b.is_ascii_digit())
+}
+
+fn unique<'a>(what: &str, names: impl Iterator<Item = &'a str>) -> Result<(), String> {
+    let mut seen = std::collections::BTreeSet::new();
+    for name in names {
+        if name.is_empty() {
+            return Err(format!("a {what} has an empty name"));
+        }
+        if !seen.insert(name) {
+            return Err(format!("two of {what} are \"{name}\""));
+        }
+    }
+    Ok(())
+}
+
+fn duration<'de, D: serde::Deserializer<'de>>(input: D) -> Result<Duration, D::Error> {
+    let text = SignedDuration::deserialize(input)?;
+    Duration::try_from(text).map_err(|_| serde::de::Error::custom("a duration may not be negative"))
+}
+
+fn default_listen() -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::UNSPECIFIED, DEFAULT_PORT))
+}
+
+fn default_admin_listen() -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_ADMIN_PORT))
+}
+
+fn default_drain_timeout() -> Duration {
+    Duration::from_secs(30)
+}
+
+fn default_handshake_timeout() -> Duration {
+    Duration::from_secs(10)
+}
+
+fn default_max_connections() -> usize {
+    4096
+}
+
+fn default_sessions() -> usize {
+    8
+}
+
+fn default_calls() -> Vec<Call> {
+    vec![Call::Seal, Call::List]
+}
+
+/// Port of the gRPC listener.
+pub const DEFAULT_PORT: u16 = 7443;
+/// Port of the metrics and health listener.
+pub const DEFAULT_ADMIN_PORT: u16 = 7480;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMALL: &str = r#"
+        [server.tls]
+        certificate = "server.crt"
+        key = "/etc/muhurdar/server.key"
+        client_ca = "ca.crt"
+        [[token]]
+        name = "t"
+        module = "libsofthsm2.so"
+        label = "l"
+        pin_file = "pin"
+    "#;
+
+    fn parse(text: &str) -> Result<Config, ConfigError> {
+        Config::parse(text, Path::new("muhurdar.toml"), Path::new("/conf"))
+    }
+
+    #[test]
+    fn relative_paths_are_taken_from_the_files_own_folder() {
+        let config = parse(SMALL).unwrap();
+        assert_eq!(config.server.tls.certificate, Path::new("/conf/server.crt"));
+        assert_eq!(config.server.tls.key, Path::new("/etc/muhurdar/server.key"));
+        assert_eq!(config.tokens[0].pin_file.as_deref(), Some(Path::new("/conf/pin")));
+        assert_eq!(
+            config.tokens[0].module,
+            Path::new("libsofthsm2.so"),
+            "left to the loader"
+        );
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_with_its_line() {
+        let error = parse(&SMALL.replace("label =", "lable =")).unwrap_err().to_string();
+        assert!(error.contains("lable") && error.contains("line 9"), "{error}");
+    }
+
+    #[test]
+    fn durations_and_sizes_are_written_as_people_write_them() {
+        let text = format!("{SMALL}\n[limits]\ndocument = \"2 MiB\"\nrequest_timeout = \"1m 30s\"");
+        let config = parse(&text).unwrap();
+        assert_eq!(config.limits.document.as_u64(), 2 << 20);
+        assert_eq!(config.limits.request_timeout, Duration::from_secs(90));
+    }
+
+    #[test]
+    fn a_token_needs_one_selector_and_one_pin_source() {
+        for (from, to) in [
+            ("label = \"l\"", ""),
+            ("label = \"l\"", "label = \"l\"\nslot = 1"),
+            ("pin_file = \"pin\"", ""),
+            ("pin_file = \"pin\"", "pin_file = \"pin\"\npin_env = \"PIN\""),
+        ] {
+            let error = parse(&SMALL.replace(from, to)).unwrap_err().to_string();
+            assert!(error.contains("exactly one"), "{error}");
+        }
+    }
+
+    #[test]
+    fn limits_that_could_not_hold_a_document_are_refused() {
+        let text = format!("{SMALL}\n[limits]\ndocument = \"64 MiB\"\nin_flight_bytes = \"1 MiB\"");
+        assert!(parse(&text).unwrap_err().to_string().contains("in_flight_bytes"));
+    }
+
+    #[test]
+    fn the_commented_example_is_a_configuration_and_names_every_key() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/muhurdar.toml");
+        let config = Config::load(Path::new(path)).unwrap();
+        let text = std::fs::read_to_string(path).unwrap();
+        // What it leaves unsaid it shows in a comment, so that nobody has to read the source to learn of a key.
+        for key in ["serial", "slot", "pin_env", "pin_credential", "certificates"] {
+            assert!(text.contains(&format!("# {key} =")), "{key}");
+        }
+        let defaults = Limits::default();
+        assert_eq!(config.limits.document, defaults.document);
+        assert_eq!(config.limits.in_flight, defaults.in_flight);
+        assert_eq!(config.limits.request_timeout, defaults.request_timeout);
+        assert_eq!(config.server.drain_timeout, default_drain_timeout());
+    }
+}

@@ -1,0 +1,338 @@
+//! One document's way through the service, from top to bottom: admit → digest → sign → check → splice.
+//!
+//! Each step is another room; this one only knows their order.
+
+mod digest_only;
+mod receipt;
+
+use std::{sync::Arc, time::Instant};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use jiff::Timestamp;
+use muhurdar_pool::{Hash, Pool, SignInput, Signed};
+use muhurdar_xades::{
+    self as xades, DigestAlgorithm, DocumentType, Policy, Prepared, Sealer, Sealing, SignatureAlgorithm,
+};
+use uuid::Uuid;
+
+pub use self::{
+    digest_only::{DigestRequest, SignedDigest},
+    receipt::Receipt,
+};
+use crate::{
+    admission::{Admitted, Caller, Gate},
+    compute::Compute,
+    config::{Call, UnnamedSealer, is_taxpayer},
+    refusal::{LATER, Refusal},
+    seals::{Seal, Seals},
+    telemetry::{Metrics, Stage},
+};
+
+/// How often a document is signed before the token is given up: a token that once returned a wrong signature may have had
+/// a bad moment, one that does so again has not.
+const SIGN_ATTEMPTS: usize = 2;
+
+/// What one call asks for.
+#[derive(Debug)]
+pub struct Request {
+    /// VKN or TCKN.
+    pub taxpayer: String,
+    /// The document as it came.
+    pub document: Bytes,
+    /// What its root must be; none: whatever is found.
+    pub expect: Option<DocumentType>,
+    /// Whether the whole sealed document is wanted back, or only the seal.
+    pub whole: bool,
+    /// When the answer is worth nothing any more.
+    pub deadline: Option<Instant>,
+}
+
+/// What one call gets.
+#[derive(Debug)]
+pub struct Sealed {
+    /// The sealed document, where it was asked for.
+    pub document: Option<Vec<u8>>,
+    /// The seal itself and its place.
+    pub seal: xades::Seal,
+    /// `xades:SigningTime` as written.
+    pub signing_time: String,
+    /// SHA-256 of the sealed document.
+    pub sha256: [u8; 32],
+    /// Who sealed what with which key.
+    pub receipt: Receipt,
+    /// The document's share of the limits, held until the answer is handed to the wire.
+    pub admitted: Admitted,
+}
+
+/// The rooms in their order.
+#[derive(Debug)]
+pub struct Pipeline {
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) seals: ArcSwap<Seals>,
+    pub(crate) pool: Pool,
+    pub(crate) compute: Compute,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) limits: xades::Limits,
+    pub(crate) policy: Arc<Policy>,
+    pub(crate) unnamed_sealer: UnnamedSealer,
+}
+
+impl Pipeline {
+    /// Whether new work can be sealed now.
+    ///
+    /// # Errors
+    /// Says why not.
+    pub fn readiness(&self) -> Result<(), &'static str> {
+        if self.gate.is_closed() {
+            return Err("draining\n");
+        }
+        if !self.pool.status().is_ready() {
+            return Err("no token can sign\n");
+        }
+        Ok(())
+    }
+
+    /// Seals a document, or says why not.
+    ///
+    /// # Errors
+    /// Every row of the contract's error table that concerns a document.
+    pub async fn seal(&self, caller: &Caller, request: Request) -> Result<Sealed, Refusal> {
+        let document_type = request.expect;
+        let outcome = self.seal_unmeasured(caller, request).await;
+        match &outcome {
+            Ok(sealed) => self.metrics.sealed(sealed.receipt.document_type),
+            Err(refusal) => self.metrics.refused(refusal, document_type),
+        }
+        outcome
+    }
+
+    async fn seal_unmeasured(&self, caller: &Caller, request: Request) -> Result<Sealed, Refusal> {
+        let now = Timestamp::now();
+        caller.may(Call::Seal)?;
+        let seal = self.seal_of(caller, &request.taxpayer)?;
+        seal.usable(now)?;
+        let admitted = self.gate.admit(request.document.len(), request.deadline)?;
+
+        let document = request.document;
+        let prepared = self.digest(document.clone(), &seal, request.expect, now).await?;
+        self.right_taxpayer(&prepared, &request.taxpayer)?;
+        let described = Described::of(&prepared);
+        let (token, element) = self.sign(prepared, &seal, admitted.deadline).await?;
+        let (document, element, sha256) = self.splice(document, element, request.whole).await?;
+        let receipt = Receipt {
+            id: Uuid::now_v7(),
+            client: Arc::clone(&caller.name),
+            used: seal,
+            document_type: Some(described.document_type),
+            document_id: described.document_id,
+            algorithm: described.algorithm,
+            token,
+            sealed_at: now.into(),
+        }
+        .issue();
+        Ok(Sealed {
+            document,
+            seal: element,
+            signing_time: described.signing_time,
+            sha256,
+            receipt,
+            admitted,
+        })
+    }
+
+    /// The seal that a caller means. To one who may not use it, it does not matter whether there is one.
+    fn seal_of(&self, caller: &Caller, taxpayer: &str) -> Result<Arc<Seal>, Refusal> {
+        if !is_taxpayer(taxpayer) {
+            let problem = "must be a VKN (10 digits) or a TCKN (11 digits)".to_owned();
+            return Err(Refusal::Request {
+                field: "taxpayer",
+                problem,
+            });
+        }
+        if !caller.may_use(taxpayer) {
+            return Err(Refusal::Access(format!(
+                "client {} may not use the seal of taxpayer {taxpayer}",
+                caller.name
+            )));
+        }
+        let seals = self.seals.load();
+        seals
+            .get(taxpayer)
+            .cloned()
+            .ok_or_else(|| Refusal::SealUnknown(taxpayer.to_owned()))
+    }
+
+    /// Canonicalizes and digests, in one pass over the document.
+    async fn digest(
+        &self,
+        document: Bytes,
+        seal: &Arc<Seal>,
+        expect: Option<DocumentType>,
+        signing_time: Timestamp,
+    ) -> Result<Prepared, Refusal> {
+        let _timer = self.metrics.time(Stage::Digest);
+        let (seal, policy, limits) = (Arc::clone(seal), Arc::clone(&self.policy), self.limits.clone());
+        let work = move || {
+            let sealing = Sealing {
+                certificate: &seal.certificate,
+                policy: &policy,
+                limits: &limits,
+                signing_time,
+                expect,
+            };
+            xades::prepare(&document, &sealing)
+        };
+        Ok(self.compute.run(work).await.map_err(|_| Refusal::Internal)??)
+    }
+
+    /// The seal must be that of whom the document names as its sealer (contract, promise 2).
+    fn right_taxpayer(&self, prepared: &Prepared, taxpayer: &str) -> Result<(), Refusal> {
+        let (place, named) = match prepared.sealer() {
+            Sealer::Signature(named) => ("cac:Signature", named),
+            Sealer::Identity(named) => ("the document's own identity fields", named),
+            Sealer::Unnamed if self.unnamed_sealer == UnnamedSealer::Allow => return Ok(()),
+            Sealer::Unnamed => {
+                return Err(Refusal::TaxpayerMismatch(
+                    "the document names no sealer, neither in cac:Signature nor in its identity fields; \
+                     sealing.unnamed_sealer = \"allow\" in the configuration would seal it all the same"
+                        .to_owned(),
+                ));
+            }
+        };
+        if named == taxpayer {
+            return Ok(());
+        }
+        let named = if is_taxpayer(named) {
+            named.as_str()
+        } else {
+            "something that is no VKN or TCKN"
+        };
+        Err(Refusal::TaxpayerMismatch(format!(
+            "the request asks for the seal of taxpayer {taxpayer}, but {place} names {named}"
+        )))
+    }
+
+    /// Signs on a token until the seal is whole: once, or twice where it is counter-signed. Only a value that verifies with
+    /// the certificate's public key goes on (contract, promise 1).
+    async fn sign(
+        &self,
+        mut prepared: Prepared,
+        seal: &Seal,
+        deadline: Instant,
+    ) -> Result<(Arc<str>, xades::Seal), Refusal> {
+        let mut attempts = Attempts::default();
+        loop {
+            let signed = self
+                .sign_digest(seal, prepared.signature_algorithm(), prepared.digest(), deadline)
+                .await?;
+            let checked = self.check(prepared, signed.value).await?;
+            prepared = match checked {
+                Ok(Checked::Whole(element)) => return Ok((signed.token, element)),
+                Ok(Checked::Again(prepared)) => *prepared,
+                Err(unverified) => {
+                    self.wrong_signature(&mut attempts, &signed.token, seal)?;
+                    unverified.into_prepared()
+                }
+            };
+        }
+    }
+
+    async fn sign_digest(
+        &self,
+        seal: &Seal,
+        algorithm: SignatureAlgorithm,
+        digest: &[u8],
+        deadline: Instant,
+    ) -> Result<Signed, Refusal> {
+        let _timer = self.metrics.time(Stage::Sign);
+        let input = SignInput::digest(hash(algorithm.digest())?, digest)?;
+        Ok(self.pool.sign(seal.key, input, Some(deadline)).await?)
+    }
+
+    /// Checks a value with the certificate's public key and puts it into the seal.
+    async fn check(&self, prepared: Prepared, value: Vec<u8>) -> Result<Result<Checked, xades::Unverified>, Refusal> {
+        let _timer = self.metrics.time(Stage::Check);
+        let work = move || {
+            if prepared.wants_countersignature() {
+                prepared.countersign(&value).map(|p| Checked::Again(Box::new(p)))
+            } else {
+                prepared.finish(&value).map(Checked::Whole)
+            }
+        };
+        self.compute.run(work).await.map_err(|_| Refusal::Internal)
+    }
+
+    /// Accounts for a wrong signature, and says when it was one too many.
+    fn wrong_signature(&self, attempts: &mut Attempts, token: &str, seal: &Seal) -> Result<(), Refusal> {
+        attempts.0 += 1;
+        self.metrics.wrong_signature();
+        tracing::error!(token, taxpayer = %seal.taxpayer, attempt = attempts.0, "a wrong signature was not released");
+        if attempts.0 < SIGN_ATTEMPTS {
+            return Ok(());
+        }
+        Err(Refusal::TokenUnavailable {
+            message: "the token returned signatures that do not verify with the certificate; none was released"
+                .to_owned(),
+            retry_after: LATER,
+        })
+    }
+
+    /// Puts the seal into the document, and takes the digest of the file that it becomes.
+    async fn splice(
+        &self,
+        document: Bytes,
+        seal: xades::Seal,
+        whole: bool,
+    ) -> Result<(Option<Vec<u8>>, xades::Seal, [u8; 32]), Refusal> {
+        let _timer = self.metrics.time(Stage::Splice);
+        let work = move || {
+            let sha256 = seal.sealed_sha256(&document);
+            (whole.then(|| seal.splice(&document)), seal, sha256)
+        };
+        self.compute.run(work).await.map_err(|_| Refusal::Internal)
+    }
+}
+
+/// Wrong signatures so far, for one request.
+#[derive(Debug, Default)]
+struct Attempts(usize);
+
+/// A value that has verified.
+#[derive(Debug)]
+enum Checked {
+    /// The seal is whole.
+    Whole(xades::Seal),
+    /// Its counter-signature is wanted.
+    Again(Box<Prepared>),
+}
+
+/// What of a prepared document outlives its signing.
+struct Described {
+    document_type: DocumentType,
+    document_id: Option<String>,
+    algorithm: &'static str,
+    signing_time: String,
+}
+
+impl Described {
+    fn of(prepared: &Prepared) -> Self {
+        Self {
+            document_type: prepared.document_type(),
+            document_id: prepared.document_id().map(str::to_owned),
+            algorithm: prepared.signature_algorithm().uri(),
+            signing_time: prepared.signing_time().to_owned(),
+        }
+    }
+}
+
+/// The pool's word for a digest algorithm.
+fn hash(digest: DigestAlgorithm) -> Result<Hash, Refusal> {
+    match digest {
+        DigestAlgorithm::Sha256 => Ok(Hash::Sha256),
+        DigestAlgorithm::Sha384 => Ok(Hash::Sha384),
+        DigestAlgorithm::Sha512 => Ok(Hash::Sha512),
+        // The engine knows no other; one that it learns must be taught to the tokens too.
+        _ => Err(Refusal::Internal),
+    }
+}

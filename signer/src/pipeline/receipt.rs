@@ -1,0 +1,47 @@
+//! What remains of a seal with the appliance: the receipt.
+
+use std::{sync::Arc, time::SystemTime};
+
+use muhurdar_xades::DocumentType;
+use uuid::Uuid;
+
+use crate::seals::Seal;
+
+/// What the auditor asks for. The wire's `Receipt` says the same.
+#[derive(Debug)]
+pub struct Receipt {
+    /// UUID version 7.
+    pub id: Uuid,
+    /// The caller's name.
+    pub client: Arc<str>,
+    /// The seal that was used.
+    pub used: Arc<Seal>,
+    /// What was sealed; none where only a digest was shown and the caller did not say.
+    pub document_type: Option<DocumentType>,
+    /// Its own identifier; of a digest, what the caller said it was.
+    pub document_id: Option<String>,
+    /// XML Signature algorithm URI.
+    pub algorithm: &'static str,
+    /// Name of the token that signed.
+    pub token: Arc<str>,
+    /// When.
+    pub sealed_at: SystemTime,
+}
+
+impl Receipt {
+    /// Makes the receipt and accounts for it: one line in the audit log, without anything of the document but its identifier.
+    pub(super) fn issue(self) -> Self {
+        tracing::info!(
+            target: "muhurdar::audit",
+            receipt = %self.id,
+            client = %self.client,
+            taxpayer = %self.used.taxpayer,
+            document = self.document_type.map_or("unknown", DocumentType::name),
+            document_id = self.document_id.as_deref().unwrap_or_default(),
+            certificate = self.used.certificate.serial_decimal(),
+            token = %self.token,
+            "sealed"
+        );
+        self
+    }
+}

@@ -1,0 +1,320 @@
+//! What ops see: Prometheus metrics and log lines.
+//!
+//! Labels are bounded: an outcome is a reason of the error table, a document is one of the nine types. Child metrics are
+//! looked up once and held.
+
+use std::{io::IsTerminal as _, sync::Arc, time::Instant};
+
+use muhurdar_pool::Pool;
+use muhurdar_xades::DocumentType;
+use prometheus::{
+    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
+};
+use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+
+use crate::{
+    admission::Gate,
+    config::{Log, LogFormat},
+    refusal::Refusal,
+    seals::Seals,
+};
+
+/// A step that a document takes.
+#[derive(Debug, Clone, Copy)]
+#[repr(usize)]
+pub enum Stage {
+    /// Canonicalize and digest, with the wait for a thread.
+    Digest,
+    /// Wait for a lane, and sign.
+    Sign,
+    /// Check the value with the certificate's public key.
+    Check,
+    /// Put the seal into the document, and digest the file.
+    Splice,
+}
+
+const STAGES: [(Stage, &str); 4] = [
+    (Stage::Digest, "digest"),
+    (Stage::Sign, "sign"),
+    (Stage::Check, "check"),
+    (Stage::Splice, "splice"),
+];
+
+/// Seconds; from a small document's digest to a request that waited for a token's recovery.
+const STAGE_BUCKETS: [f64; 13] = [
+    0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5, 10.0,
+];
+
+const DOCUMENTS: [DocumentType; 9] = [
+    DocumentType::Invoice,
+    DocumentType::CreditNote,
+    DocumentType::DespatchAdvice,
+    DocumentType::ReceiptAdvice,
+    DocumentType::ApplicationResponse,
+    DocumentType::EArsivReport,
+    DocumentType::EDefterLedger,
+    DocumentType::EDefterBerat,
+    DocumentType::UserAccount,
+];
+
+/// The `document` label where nobody knows.
+const UNKNOWN: &str = "unknown";
+
+/// The service's metrics.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    sealed: Vec<(DocumentType, IntCounter)>,
+    seals: IntCounterVec,
+    stages: [Histogram; STAGES.len()],
+    wrong_signatures: IntCounter,
+    in_flight: IntGauge,
+    in_flight_bytes: IntGauge,
+    token_cpu: Gauge,
+    token_signatures: IntGauge,
+    queued: IntGauge,
+    lanes: IntGaugeVec,
+    lane_cap: IntGaugeVec,
+    token_ready: IntGaugeVec,
+    expiry_days: GaugeVec,
+}
+
+impl Metrics {
+    /// Registers everything.
+    ///
+    /// # Errors
+    /// Only where two metrics had the same name, which a test would show.
+    pub fn new() -> Result<Arc<Self>, prometheus::Error> {
+        let registry = Registry::new();
+        let seals = register(
+            &registry,
+            IntCounterVec::new(
+                Opts::new("muhurdar_seals_total", "Documents answered"),
+                &["outcome", "document"],
+            )?,
+        )?;
+        let stages = register(
+            &registry,
+            HistogramVec::new(
+                HistogramOpts::new("muhurdar_stage_seconds", "Time of a document in each stage")
+                    .buckets(STAGE_BUCKETS.to_vec()),
+                &["stage"],
+            )?,
+        )?;
+        let gauge = |name: &str, help: &str| register(&registry, IntGauge::new(name, help)?);
+        let gauges = |name: &str, help: &str, labels: &[&str]| {
+            register(&registry, IntGaugeVec::new(Opts::new(name, help), labels)?)
+        };
+        let metrics = Self {
+            sealed: DOCUMENTS
+                .iter()
+                .map(|t| (*t, seals.with_label_values(&["sealed", t.name()])))
+                .collect(),
+            stages: STAGES.map(|(_, name)| stages.with_label_values(&[name])),
+            wrong_signatures: register(
+                &registry,
+                IntCounter::new(
+                    "muhurdar_wrong_signatures_total",
+                    "Signatures from a token that did not verify and were not released",
+                )?,
+            )?,
+            in_flight: gauge("muhurdar_in_flight_documents", "Documents admitted and unanswered")?,
+            in_flight_bytes: gauge("muhurdar_in_flight_bytes", "Bytes of documents admitted and unanswered")?,
+            token_cpu: register(
+                &registry,
+                Gauge::new(
+                    "muhurdar_token_cpu_seconds_total",
+                    "CPU time of threads inside PKCS#11 calls",
+                )?,
+            )?,
+            token_signatures: gauge(
+                "muhurdar_token_signatures_total",
+                "Signatures that tokens have returned",
+            )?,
+            lanes: gauges("muhurdar_lanes", "Lanes by token and state", &["token", "state"])?,
+            lane_cap: gauges(
+                "muhurdar_lane_cap",
+                "Lanes that the token may have; the log says what sets it",
+                &["token"],
+            )?,
+            token_ready: gauges("muhurdar_token_ready", "1 where the token can sign", &["token"])?,
+            queued: gauge("muhurdar_queued_documents", "Documents that wait for a lane")?,
+            expiry_days: register(
+                &registry,
+                GaugeVec::new(
+                    Opts::new(
+                        "muhurdar_seal_expiry_days",
+                        "Days until the earliest expiry of a seal that can still seal",
+                    ),
+                    &["which"],
+                )?,
+            )?,
+            seals,
+            registry,
+        };
+        metrics.register_process()?;
+        Ok(Arc::new(metrics))
+    }
+
+    #[cfg(target_os = "linux")]
+    fn register_process(&self) -> Result<(), prometheus::Error> {
+        self.registry
+            .register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn register_process(&self) -> Result<(), prometheus::Error> {
+        Ok(())
+    }
+
+    pub(crate) fn sealed(&self, document: Option<DocumentType>) {
+        let Some(document) = document else {
+            return self.seals.with_label_values(&["sealed", UNKNOWN]).inc();
+        };
+        match self.sealed.iter().find(|(t, _)| *t == document) {
+            Some((_, counter)) => counter.inc(),
+            None => self.seals.with_label_values(&["sealed", document.name()]).inc(),
+        }
+    }
+
+    pub(crate) fn refused(&self, refusal: &Refusal, expected: Option<DocumentType>) {
+        let document = expected.map_or(UNKNOWN, DocumentType::name);
+        self.seals
+            .with_label_values(&[refusal.reason().unwrap_or("UNAUTHENTICATED"), document])
+            .inc();
+    }
+
+    pub(crate) fn wrong_signature(&self) {
+        self.wrong_signatures.inc();
+    }
+
+    pub(crate) fn time(&self, stage: Stage) -> Timer<'_> {
+        Timer {
+            histogram: &self.stages[stage as usize],
+            since: Instant::now(),
+        }
+    }
+
+    /// The text exposition, with the gauges as they are now.
+    #[must_use]
+    pub fn expose(&self, gate: &Gate, pool: &Pool, seals: &Seals) -> String {
+        self.in_flight.set(gauge_value(gate.in_flight() as u64));
+        self.in_flight_bytes.set(gauge_value(gate.in_flight_bytes()));
+        self.observe_pool(pool);
+        let now = jiff::Timestamp::now();
+        let usable = seals.iter().filter(|s| s.usable(now).is_ok());
+        let soonest = usable
+            .map(|s| s.certificate.not_after().duration_since(now).as_secs_f64())
+            .reduce(f64::min);
+        if let Some(seconds) = soonest {
+            self.expiry_days.with_label_values(&["soonest"]).set(seconds / 86_400.0);
+        }
+        let mut text = String::new();
+        if let Err(error) = TextEncoder::new().encode_utf8(&self.registry.gather(), &mut text) {
+            tracing::error!(%error, "metrics could not be written");
+        }
+        text
+    }
+
+    fn observe_pool(&self, pool: &Pool) {
+        let status = pool.status();
+        self.token_cpu.set(status.token_cpu.as_secs_f64());
+        self.token_signatures.set(gauge_value(status.signatures));
+        self.queued.set(gauge_value(status.queued as u64));
+        for token in &status.tokens {
+            let name = &*token.name;
+            self.token_ready
+                .with_label_values(&[name])
+                .set(i64::from(token.is_ready()));
+            self.lane_cap
+                .with_label_values(&[name])
+                .set(gauge_value(token.cap.sessions as u64));
+            let lanes = [
+                ("idle", token.lanes.idle),
+                ("busy", token.lanes.busy),
+                ("lost", token.lanes.lost),
+            ];
+            for (state, count) in lanes {
+                self.lanes
+                    .with_label_values(&[name, state])
+                    .set(gauge_value(count as u64));
+            }
+        }
+    }
+}
+
+/// Observes the time of a stage when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Timer<'a> {
+    histogram: &'a Histogram,
+    since: Instant,
+}
+
+impl Drop for Timer<'_> {
+    fn drop(&mut self) {
+        self.histogram.observe(self.since.elapsed().as_secs_f64());
+    }
+}
+
+fn gauge_value(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn register<C: prometheus::core::Collector + Clone + 'static>(
+    registry: &Registry,
+    collector: C,
+) -> Result<C, prometheus::Error> {
+    registry.register(Box::new(collector.clone()))?;
+    Ok(collector)
+}
+
+/// Writes where a panic was and nothing of what it said: its message may quote a document.
+pub fn quiet_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let location = panic.location().map(ToString::to_string).unwrap_or_default();
+        let thread = std::thread::current().name().unwrap_or_default().to_owned();
+        tracing::error!(location, thread, "panic");
+    }));
+}
+
+/// Starts writing log lines to standard error. A second call changes nothing.
+///
+/// # Errors
+/// Where the filter does not parse.
+pub fn start_log(log: &Log, default_filter: &str) -> Result<(), String> {
+    let filter = match std::env::var("MUHURDAR_LOG") {
+        Ok(filter) => filter,
+        Err(_) => log.filter.clone().unwrap_or_else(|| default_filter.to_owned()),
+    };
+    let filter = EnvFilter::try_new(&filter).map_err(|e| format!("log filter \"{filter}\": {e}"))?;
+    let terminal = std::io::stderr().is_terminal();
+    let human = match log.format {
+        LogFormat::Human => true,
+        LogFormat::Json => false,
+        LogFormat::Auto => terminal,
+    };
+    let registry = tracing_subscriber::registry().with(filter);
+    let layer = fmt::layer().with_writer(std::io::stderr);
+    let started = if human {
+        registry.with(layer.with_ansi(terminal).with_target(false)).try_init()
+    } else {
+        registry.with(layer.json().flatten_event(true)).try_init()
+    };
+    drop(started);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_metric_registers_under_a_name_of_its_own() {
+        let metrics = Metrics::new().unwrap();
+        metrics.sealed(Some(DocumentType::Invoice));
+        metrics.refused(&Refusal::Draining, None);
+        let names: Vec<_> = metrics.registry.gather().iter().map(|f| f.name().to_owned()).collect();
+        assert!(names.contains(&"muhurdar_seals_total".to_owned()), "{names:?}");
+    }
+}

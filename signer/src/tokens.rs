@@ -1,0 +1,70 @@
+//! From the configuration's `[[token]]` to what the pool is told.
+
+use muhurdar_pool::{self as pool, Pin, Select, TokenConfig};
+
+use crate::config::{Config, Token};
+
+/// A `[[token]]` that cannot be used as it stands.
+#[derive(Debug, thiserror::Error)]
+#[error("token \"{token}\": {problem}")]
+pub struct TokenConfigError {
+    token: String,
+    problem: String,
+}
+
+/// What the pool is told of all tokens.
+///
+/// # Errors
+/// Where a systemd credential is named and there is none.
+pub fn pool_config(config: &Config) -> Result<pool::Config, TokenConfigError> {
+    let tokens = config.tokens.iter().map(token_config).collect::<Result<_, _>>()?;
+    let mut pool = pool::Config::new(tokens);
+    pool.state_dir.clone_from(&config.server.state_dir);
+    pool.queue_limit = config.limits.in_flight;
+    // The seal's own check, with the certificate's public key, follows in the pipeline: one is enough.
+    pool.check_signatures = false;
+    Ok(pool)
+}
+
+/// What the pool is told of one.
+///
+/// # Errors
+/// Where a systemd credential is named and there is none.
+pub fn token_config(token: &Token) -> Result<TokenConfig, TokenConfigError> {
+    let select = match (&token.label, &token.serial, token.slot) {
+        (Some(label), ..) => Select::Label(label.clone()),
+        (None, Some(serial), _) => Select::Serial(serial.clone()),
+        (None, None, Some(slot)) => Select::SlotId(slot),
+        (None, None, None) => Select::Only,
+    };
+    let mut out = TokenConfig::new(&token.name, &token.module, select, pin(token)?);
+    out.sessions = token.sessions;
+    out.environment = token
+        .environment
+        .iter()
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect();
+    Ok(out)
+}
+
+fn pin(token: &Token) -> Result<Pin, TokenConfigError> {
+    match (&token.pin_file, &token.pin_env, &token.pin_credential) {
+        (Some(path), ..) => Ok(Pin::file(path)),
+        (None, Some(name), _) => Ok(Pin::env(name)),
+        (None, None, Some(name)) => Token::credential_path(name).map(Pin::file).ok_or_else(|| TokenConfigError {
+            token: token.name.clone(),
+            problem: format!("pin_credential \"{name}\": CREDENTIALS_DIRECTORY is not set; is this run by systemd with LoadCredential={name}:…?"),
+        }),
+        (None, None, None) => {
+            Err(TokenConfigError { token: token.name.clone(), problem: "no PIN is configured".to_owned() })
+        }
+    }
+}
+
+/// Sets the environment of all modules, while the process has one thread.
+///
+/// # Errors
+/// Where it has more already.
+pub fn set_environment(config: &Config) -> Result<(), String> {
+    pool::set_module_environment(config.tokens.iter().flat_map(|t| &t.environment))
+}
