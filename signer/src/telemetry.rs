@@ -46,16 +46,17 @@ const STAGE_BUCKETS: [f64; 13] = [
     0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5, 10.0,
 ];
 
-const DOCUMENTS: [DocumentType; 9] = [
-    DocumentType::Invoice,
-    DocumentType::CreditNote,
-    DocumentType::DespatchAdvice,
-    DocumentType::ReceiptAdvice,
-    DocumentType::ApplicationResponse,
-    DocumentType::EArsivReport,
-    DocumentType::EDefterLedger,
-    DocumentType::EDefterBerat,
-    DocumentType::UserAccount,
+/// The `document` label of each type.
+const DOCUMENTS: [(DocumentType, &str); 9] = [
+    (DocumentType::Invoice, "invoice"),
+    (DocumentType::CreditNote, "credit_note"),
+    (DocumentType::DespatchAdvice, "despatch_advice"),
+    (DocumentType::ReceiptAdvice, "receipt_advice"),
+    (DocumentType::ApplicationResponse, "application_response"),
+    (DocumentType::EArsivReport, "earsiv_report"),
+    (DocumentType::EDefterLedger, "edefter_ledger"),
+    (DocumentType::EDefterBerat, "edefter_berat"),
+    (DocumentType::UserAccount, "user_account"),
 ];
 
 /// The `document` label where nobody knows.
@@ -65,7 +66,8 @@ const UNKNOWN: &str = "unknown";
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    sealed: Vec<(DocumentType, IntCounter)>,
+    /// In the order of [`DOCUMENTS`].
+    sealed: [IntCounter; DOCUMENTS.len()],
     seals: IntCounterVec,
     stages: [Histogram; STAGES.len()],
     wrong_signatures: IntCounter,
@@ -107,10 +109,7 @@ impl Metrics {
             register(&registry, IntGaugeVec::new(Opts::new(name, help), labels)?)
         };
         let metrics = Self {
-            sealed: DOCUMENTS
-                .iter()
-                .map(|t| (*t, seals.with_label_values(&["sealed", t.name()])))
-                .collect(),
+            sealed: DOCUMENTS.map(|(_, label)| seals.with_label_values(&["sealed", label])),
             stages: STAGES.map(|(_, name)| stages.with_label_values(&[name])),
             wrong_signatures: register(
                 &registry,
@@ -169,17 +168,15 @@ impl Metrics {
     }
 
     pub(crate) fn sealed(&self, document: Option<DocumentType>) {
-        let Some(document) = document else {
-            return self.seals.with_label_values(&["sealed", UNKNOWN]).inc();
-        };
-        match self.sealed.iter().find(|(t, _)| *t == document) {
-            Some((_, counter)) => counter.inc(),
-            None => self.seals.with_label_values(&["sealed", document.name()]).inc(),
+        match DOCUMENTS.iter().position(|(known, _)| Some(*known) == document) {
+            Some(index) => self.sealed[index].inc(),
+            None => self.seals.with_label_values(&["sealed", UNKNOWN]).inc(),
         }
     }
 
     pub(crate) fn refused(&self, refusal: &Refusal, expected: Option<DocumentType>) {
-        let document = expected.map_or(UNKNOWN, DocumentType::name);
+        let known = DOCUMENTS.iter().find(|(known, _)| Some(*known) == expected);
+        let document = known.map_or(UNKNOWN, |(_, label)| label);
         self.seals
             .with_label_values(&[refusal.reason().unwrap_or("UNAUTHENTICATED"), document])
             .inc();
