@@ -1,3 +1,5 @@
-//! Mühürdar.
+//! `muhurdar`: see `muhurdar help`.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    muhurdar::cli::main()
+}

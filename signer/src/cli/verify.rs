@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use muhurdar_xades::{Certificate, verify};
+use muhurdar_xades::{Certificate, Verified, VerifyOptions, verify, verify::Chain};
 
 use super::{Failure, exit};
 
@@ -20,15 +20,16 @@ pub(super) struct Verify {
 
 impl Verify {
     pub(super) fn run(&self) -> Result<(), Failure> {
-        let mut options = verify::VerifyOptions::default();
+        let mut trust = Vec::new();
         for path in &self.trust {
-            options.trust.extend(read_pem(path)?);
+            trust.extend(read_pem(path)?);
         }
+        let options = VerifyOptions::new(&trust, Some(jiff::Timestamp::now()));
         let mut failed = 0_usize;
         for path in &self.files {
             let document = std::fs::read(path).map_err(|e| Failure::io(path.display(), &e))?;
-            match verify::verify(&document, &options) {
-                Ok(seal) => println!("{}: OK, {seal}", path.display()),
+            match verify(&document, &options) {
+                Ok(seal) => println!("{}: OK, {}", path.display(), describe(&seal)),
                 Err(error) => {
                     failed += 1;
                     println!("{}: FAILED, {error}", path.display());
@@ -42,6 +43,21 @@ impl Verify {
             Err(Failure::silent(exit::FAILED))
         }
     }
+}
+
+fn describe(seal: &Verified) -> String {
+    let chain = match seal.chain {
+        Chain::Trusted => "chain trusted",
+        Chain::NotChecked => "chain not checked (--trust PEM would)",
+    };
+    format!(
+        "{} sealed by {} ({}) at {}, {}, {chain}",
+        seal.document_type.name(),
+        seal.taxpayer,
+        seal.certificate.title(),
+        seal.signing_time_text,
+        seal.certificate.key_type().name(),
+    )
 }
 
 fn read_pem(path: &Path) -> Result<Vec<Certificate>, Failure> {
