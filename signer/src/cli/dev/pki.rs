@@ -154,9 +154,10 @@ fn valid_for(params: &mut CertificateParams, days: i32) -> Result<(), Failure> {
     Ok(())
 }
 
-/// 127 random bits: positive, and unique enough (RFC 5280, section 4.1.2.2).
+/// 63 random bits: positive, unique enough (RFC 5280, section 4.1.2.2), and as long as Kamu SM's own. libxml2 knows no
+/// integer of more than 24 digits, so a longer one would make `ds:X509SerialNumber` invalid to it.
 fn serial() -> Result<SerialNumber, Failure> {
-    let mut bytes = [0; 16];
+    let mut bytes = [0; 8];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| Failure::unavailable("the system gives no random numbers"))?;
     bytes[0] &= 0x7f;
     Ok(SerialNumber::from(bytes.to_vec()))
