@@ -8,7 +8,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=muhurdar");
     println!("cargo::rerun-if-changed=google");
     let descriptors = protox::compile(["muhurdar/seal/v1/seal.proto"], ["."])?;
-    fs::write(PathBuf::from(env::var("OUT_DIR")?).join("seal.bin"), descriptors.encode_to_vec())?;
+    fs::write(
+        PathBuf::from(env::var("OUT_DIR")?).join("seal.bin"),
+        descriptors.encode_to_vec(),
+    )?;
     tonic_prost_build::configure()
         .bytes(".")
         .extern_path(".google.rpc", "::tonic_types::pb")

@@ -1,1 +1,19 @@
-//! Fixtures of the end-to-end tests.
+//! Fixtures of the end-to-end tests: the real binary with a real token in a folder of its own, clients with real
+//! certificates, and verifiers that nobody here wrote.
+//!
+//! Comes in: what a test wants of its appliance. Goes out: where it listens, what it answered, what others say about it.
+//! It knows the command line and the wire, and nothing of what is behind them: what a test here sees, a user sees.
+//!
+//! A fixture that cannot do its work panics with what to do about it; these are tests.
+
+mod appliance;
+mod client;
+mod data;
+mod documents;
+mod oracle;
+
+pub use appliance::{Appliance, Builder, Output, Prepared, binary, muhurdar};
+pub use client::{Branch, Refused, refused, refused_item};
+pub use data::{files, shared};
+pub use documents::{EC, RSA, invoice, sealer_of};
+pub use oracle::{Python, valid, xmlsec1};

@@ -1,0 +1,15 @@
+# Everything worth knowing is in scripts/; this is the list of what there is to do.
+.DEFAULT_GOAL := help
+.PHONY: help demo test bench
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+
+demo: ## fresh machine to sealed, verified documents and a short load test (LISTEN=127.0.0.1:7543, DURATION=15s)
+	@scripts/demo.sh
+
+test: ## fresh machine to every test passed
+	@scripts/test.sh
+
+bench: ## the benchmarks, with a table at the end
+	@scripts/bench.sh

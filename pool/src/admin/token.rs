@@ -1,0 +1,262 @@
+//! A token that an operator is logged in to.
+
+use cryptoki::mechanism::Mechanism;
+use cryptoki::object::{Attribute, CertificateType, ObjectClass, ObjectHandle};
+use cryptoki::session::Session;
+use x509_cert::Certificate;
+use x509_cert::der::{Decode, Encode};
+
+use super::objects::{self, Object};
+use super::{Module, import};
+use crate::ckr::CkrError;
+use crate::config::{RsaMechanism, TokenConfig};
+use crate::driver::{SignCall, TokenFacts};
+use crate::error::OpenError;
+use crate::health::probe_call;
+use crate::job::SignInput;
+use crate::keys::{self, Curve, KeyKind, PUBLIC_PARTS};
+use crate::module::ckr;
+
+/// What kind of key pair to make.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Generate {
+    /// RSA with a modulus of 2048, 3072 or 4096 bits and the exponent 65537.
+    Rsa(u32),
+    /// EC on a NIST curve.
+    Ec(Curve),
+}
+
+/// A login for administration: ends when it is dropped.
+#[derive(Debug)]
+pub struct Token {
+    module: Module,
+    name: String,
+    rsa_mechanism: RsaMechanism,
+    facts: TokenFacts,
+    session: Session,
+}
+
+impl Token {
+    pub(super) fn new(module: Module, config: &TokenConfig, facts: TokenFacts, session: Session) -> Self {
+        Self {
+            module,
+            name: config.name.clone(),
+            rsa_mechanism: config.rsa_mechanism,
+            facts,
+            session,
+        }
+    }
+
+    /// What the token says of itself.
+    #[must_use]
+    pub fn facts(&self) -> &TokenFacts {
+        &self.facts
+    }
+
+    fn call<T>(&self, result: Result<T, CkrError>) -> Result<T, OpenError> {
+        result.map_err(|error| OpenError::Token {
+            token: self.name.clone(),
+            error,
+        })
+    }
+
+    fn unfit(&self, cause: impl Into<String>) -> OpenError {
+        OpenError::Unfit {
+            token: self.name.clone(),
+            cause: cause.into(),
+        }
+    }
+
+    /// Everything on the token that this login sees.
+    ///
+    /// # Errors
+    /// Where the token does not answer.
+    pub fn objects(&self) -> Result<Vec<Object>, OpenError> {
+        self.call(objects::list(&self.session))
+    }
+
+    /// Makes a key pair that never leaves the token: private, sensitive, not extractable, for signing only. Answers its
+    /// SubjectPublicKeyInfo, DER.
+    ///
+    /// # Errors
+    /// Where the size is none of those allowed, the CKA_ID is taken, or the token refuses.
+    pub fn generate(&self, what: Generate, label: &str, cka_id: &[u8]) -> Result<Vec<u8>, OpenError> {
+        self.must_be_free(cka_id)?;
+        let mut public = vec![
+            Attribute::Token(true),
+            Attribute::Private(false),
+            Attribute::Verify(true),
+            Attribute::Label(label.as_bytes().to_vec()),
+            Attribute::Id(cka_id.to_vec()),
+        ];
+        let mechanism = match what {
+            Generate::Rsa(bits @ (2048 | 3072 | 4096)) => {
+                public.push(Attribute::ModulusBits(u64::from(bits).into()));
+                public.push(Attribute::PublicExponent(vec![1, 0, 1]));
+                Mechanism::RsaPkcsKeyPairGen
+            }
+            Generate::Rsa(bits) => {
+                return Err(self.unfit(format!(
+                    "an RSA key of {bits} bits is not made; 2048, 3072 and 4096 are"
+                )));
+            }
+            Generate::Ec(curve) => {
+                let oid = curve.oid().to_der().map_err(|e| self.unfit(e.to_string()))?;
+                public.push(Attribute::EcParams(oid));
+                Mechanism::EccKeyPairGen
+            }
+        };
+        let private = private_template(label, cka_id);
+        let (public, _) = self.call(
+            self.session
+                .generate_key_pair(&mechanism, &public, &private)
+                .map_err(|e| ckr(&e)),
+        )?;
+        let read = self.call(keys::read(&self.session, public, &PUBLIC_PARTS))?;
+        read.spki()
+            .ok_or_else(|| self.unfit("the token made a key and does not show its public half"))
+    }
+
+    /// A key's SubjectPublicKeyInfo, DER, by its CKA_ID.
+    ///
+    /// # Errors
+    /// Where there is no such public key.
+    pub fn public_key(&self, cka_id: &[u8]) -> Result<Vec<u8>, OpenError> {
+        let object = self.one(ObjectClass::PUBLIC_KEY, cka_id)?;
+        let read = self.call(keys::read(&self.session, object, &PUBLIC_PARTS))?;
+        read.spki()
+            .ok_or_else(|| self.unfit("the token does not show the public key"))
+    }
+
+    /// Puts a certificate beside its key.
+    ///
+    /// # Errors
+    /// Where it is no certificate, or the token refuses.
+    pub fn import_certificate(&self, certificate_der: &[u8], label: &str, cka_id: &[u8]) -> Result<(), OpenError> {
+        let certificate =
+            Certificate::from_der(certificate_der).map_err(|e| self.unfit(format!("not a certificate: {e}")))?;
+        let tbs = &certificate.tbs_certificate;
+        let der = |part: Result<Vec<u8>, x509_cert::der::Error>| part.map_err(|e| self.unfit(e.to_string()));
+        let template = [
+            Attribute::Class(ObjectClass::CERTIFICATE),
+            Attribute::CertificateType(CertificateType::X_509),
+            Attribute::Token(true),
+            Attribute::Private(false),
+            Attribute::Label(label.as_bytes().to_vec()),
+            Attribute::Id(cka_id.to_vec()),
+            Attribute::Subject(der(tbs.subject.to_der())?),
+            Attribute::Issuer(der(tbs.issuer.to_der())?),
+            Attribute::SerialNumber(der(tbs.serial_number.to_der())?),
+            Attribute::Value(certificate_der.to_vec()),
+        ];
+        self.call(self.session.create_object(&template).map_err(|e| ckr(&e)))?;
+        Ok(())
+    }
+
+    /// Brings a private key from outside (PKCS#8, DER), as the PKCS#12 files of test seals hold it, and its public key beside it. On the token it is
+    /// sensitive and not extractable; that it was elsewhere before shows in CKA_LOCAL and CKA_NEVER_EXTRACTABLE. Answers its
+    /// SubjectPublicKeyInfo, DER.
+    ///
+    /// # Errors
+    /// Where the key cannot be read, its CKA_ID is taken, or the token refuses.
+    pub fn import_private_key(&self, pkcs8_der: &[u8], label: &str, cka_id: &[u8]) -> Result<Vec<u8>, OpenError> {
+        self.must_be_free(cka_id)?;
+        let parts = import::parse(pkcs8_der).map_err(|why| self.unfit(why))?;
+        let mut private = private_template(label, cka_id);
+        private.extend(parts.private);
+        let mut public = vec![
+            Attribute::Token(true),
+            Attribute::Private(false),
+            Attribute::Verify(true),
+            Attribute::Label(label.as_bytes().to_vec()),
+            Attribute::Id(cka_id.to_vec()),
+        ];
+        public.extend(parts.public);
+        self.call(self.session.create_object(&private).map_err(|e| ckr(&e)))?;
+        let public = self.call(self.session.create_object(&public).map_err(|e| ckr(&e)))?;
+        let read = self.call(keys::read(&self.session, public, &PUBLIC_PARTS))?;
+        read.spki()
+            .ok_or_else(|| self.unfit("the token took a key and does not show its public half"))
+    }
+
+    /// Signs once, as a key ceremony does for a certificate request: PKCS#1 v1.5, or r‖s.
+    ///
+    /// # Errors
+    /// Where there is no such key, or the token refuses.
+    pub fn sign(&self, cka_id: &[u8], input: &SignInput) -> Result<Vec<u8>, OpenError> {
+        let spki = self.public_key(cka_id)?;
+        let kind = KeyKind::of_spki(&spki).ok_or_else(|| self.unfit("the key is of no type that can seal"))?;
+        let handle = self.one(ObjectClass::PRIVATE_KEY, cka_id)?;
+        let mut data = Vec::new();
+        let mechanism = probe_call(kind, self.rsa_mechanism, input, &mut data);
+        let call = SignCall {
+            handle: keys::handle(handle),
+            mechanism,
+            data: &data,
+            length: kind.signature_len(),
+        };
+        let mut session = self.module.local.borrow_session(self.session.handle());
+        Ok(self.call(session.sign(&call))?.value)
+    }
+
+    /// Deletes everything with this CKA_ID: key pair and certificates. Answers how many objects.
+    ///
+    /// # Errors
+    /// Where the token refuses.
+    pub fn delete(&self, cka_id: &[u8]) -> Result<usize, OpenError> {
+        let objects = self.call(
+            self.session
+                .find_objects(&[Attribute::Token(true), Attribute::Id(cka_id.to_vec())])
+                .map_err(|e| ckr(&e)),
+        )?;
+        for object in &objects {
+            self.call(self.session.destroy_object(*object).map_err(|e| ckr(&e)))?;
+        }
+        Ok(objects.len())
+    }
+
+    fn one(&self, class: ObjectClass, cka_id: &[u8]) -> Result<ObjectHandle, OpenError> {
+        let template = [
+            Attribute::Class(class),
+            Attribute::Token(true),
+            Attribute::Id(cka_id.to_vec()),
+        ];
+        let found = self.call(self.session.find_objects(&template).map_err(|e| ckr(&e)))?;
+        match found.as_slice() {
+            [one] => Ok(*one),
+            [] => Err(self.unfit(format!("no {class} with CKA_ID {}", keys::hex(cka_id)))),
+            many => Err(self.unfit(format!(
+                "{} objects ({class}) with CKA_ID {}",
+                many.len(),
+                keys::hex(cka_id)
+            ))),
+        }
+    }
+
+    fn must_be_free(&self, cka_id: &[u8]) -> Result<(), OpenError> {
+        let template = [
+            Attribute::Class(ObjectClass::PRIVATE_KEY),
+            Attribute::Token(true),
+            Attribute::Id(cka_id.to_vec()),
+        ];
+        let taken = self.call(self.session.find_objects(&template).map_err(|e| ckr(&e)))?;
+        if taken.is_empty() {
+            Ok(())
+        } else {
+            Err(self.unfit(format!("CKA_ID {} is taken", keys::hex(cka_id))))
+        }
+    }
+}
+
+/// A key for signing that stays where it is.
+fn private_template(label: &str, cka_id: &[u8]) -> Vec<Attribute> {
+    vec![
+        Attribute::Token(true),
+        Attribute::Private(true),
+        Attribute::Sensitive(true),
+        Attribute::Extractable(false),
+        Attribute::Sign(true),
+        Attribute::Label(label.as_bytes().to_vec()),
+        Attribute::Id(cka_id.to_vec()),
+    ]
+}

@@ -1,0 +1,183 @@
+//! What a token can do by itself: the raw `C_Sign` rate with so many sessions, by the same call that the lanes make. Every figure of the
+//! service is a share of this one.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Barrier};
+use std::time::{Duration, Instant};
+
+use cryptoki::session::{Session, UserType};
+
+use crate::config::TokenConfig;
+use crate::driver::{self, Driver as _, FoundKey, SignCall, TokenSession};
+use crate::error::{CkrError, OpenError};
+use crate::health::probe_call;
+use crate::job::SignInput;
+use crate::keys::{self, KeyKind};
+use crate::module::{LocalModule, ckr, slot_of};
+
+/// A measured rate.
+#[derive(Debug, Clone, Copy)]
+pub struct Ceiling {
+    /// Sessions, each on its own thread.
+    pub sessions: usize,
+    /// Signatures made.
+    pub signatures: u64,
+    /// Wall time from the first call to the last answer.
+    pub elapsed: Duration,
+    /// CPU time of this machine inside the calls.
+    pub token_cpu: Duration,
+}
+
+impl Ceiling {
+    /// Signatures per second.
+    #[must_use]
+    pub fn per_second(&self) -> f64 {
+        #[allow(clippy::cast_precision_loss)]
+        let signatures = self.signatures as f64;
+        signatures / self.elapsed.as_secs_f64().max(1e-9)
+    }
+}
+
+/// A token opened for measuring: its own login session, beside whatever else uses the module in this process.
+pub(crate) struct Bench {
+    module: Arc<LocalModule>,
+    slot: u64,
+    single: bool,
+    keeper: Session,
+    pub(crate) keys: Vec<FoundKey>,
+}
+
+impl Bench {
+    pub(crate) fn open(token: &TokenConfig) -> Result<Self, OpenError> {
+        let module = LocalModule::load(&token.module, token.init_args)?;
+        let fails = |error| OpenError::Token {
+            token: token.name.clone(),
+            error,
+        };
+        module.start().map_err(fails)?;
+        let tokens = module.tokens().map_err(fails)?;
+        let facts = driver::select(&tokens, &token.select).map_err(OpenError::Selection)?;
+        let keeper = module
+            .administration()
+            .open_ro_session(slot_of(facts.slot))
+            .map_err(|e| fails(ckr(&e)))?;
+        if facts.flags.login_required() {
+            log_in(&keeper, token).map_err(|e| e.unwrap_or_else(fails))?;
+        }
+        let keys = keys::discover(&keeper).map_err(fails)?;
+        Ok(Self {
+            module,
+            slot: facts.slot,
+            single: token.single_session,
+            keeper,
+            keys,
+        })
+    }
+
+    fn session(&self) -> Result<Box<dyn TokenSession>, CkrError> {
+        if self.single {
+            Ok(self.module.borrow_session(self.keeper.handle()))
+        } else {
+            self.module.session(self.slot, false)
+        }
+    }
+
+    /// Signs with `sessions` threads for `duration`.
+    pub(crate) fn run(
+        &self,
+        token: &TokenConfig,
+        key: &FoundKey,
+        sessions: usize,
+        duration: Duration,
+    ) -> Result<Ceiling, CkrError> {
+        let invalid = CkrError {
+            function: "C_SignInit",
+            code: cryptoki_sys::CKR_KEY_TYPE_INCONSISTENT as u64,
+        };
+        let kind = KeyKind::of_spki(&key.spki_der).ok_or(invalid)?;
+        let input = SignInput::message(kind.default_hash(), &b"muhurdar ceiling"[..]);
+        let mut data = Vec::new();
+        let mechanism = probe_call(kind, token.rsa_mechanism, &input, &mut data);
+        let call = SignCall {
+            handle: key.handle,
+            mechanism,
+            data: &data,
+            length: kind.signature_len(),
+        };
+        // One after the other: SoftHSM2 2.6.1 can crash when many open at once.
+        let opened = (0..if self.single { 1 } else { sessions.max(1) })
+            .map(|_| self.session())
+            .collect::<Result<Vec<_>, _>>()?;
+        let count = opened.len();
+        let (stop, start) = (AtomicBool::new(false), Barrier::new(count + 1));
+        let work = |mut session: Box<dyn TokenSession>| -> Result<(u64, Duration), CkrError> {
+            start.wait();
+            let (mut signatures, mut cpu) = (0, Duration::ZERO);
+            while !stop.load(Ordering::Relaxed) {
+                cpu += session.sign(&call)?.cpu;
+                signatures += 1;
+            }
+            Ok((signatures, cpu))
+        };
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = opened
+                .into_iter()
+                .map(|session| scope.spawn(|| work(session)))
+                .collect();
+            start.wait();
+            let begun = Instant::now();
+            std::thread::sleep(duration);
+            stop.store(true, Ordering::Relaxed);
+            let mut total = Ceiling {
+                sessions: count,
+                signatures: 0,
+                elapsed: Duration::ZERO,
+                token_cpu: Duration::ZERO,
+            };
+            for thread in threads {
+                let (signatures, cpu) = thread.join().unwrap_or(Err(invalid))?;
+                total.signatures += signatures;
+                total.token_cpu += cpu;
+            }
+            total.elapsed = begun.elapsed();
+            Ok(total)
+        })
+    }
+}
+
+/// One login. `Err(Ok(…))` is an error of its own, `Err(Err(…))` the token's.
+fn log_in(keeper: &Session, token: &TokenConfig) -> Result<(), Result<OpenError, CkrError>> {
+    let pin = token.pin.read(&token.name).map_err(Ok)?;
+    match keeper.login(UserType::User, Some(&pin)) {
+        Ok(()) => Ok(()),
+        Err(error) => match ckr(&error) {
+            error if error.code == cryptoki_sys::CKR_USER_ALREADY_LOGGED_IN as u64 => Ok(()),
+            error => Err(Err(error)),
+        },
+    }
+}
+
+/// Measures the raw rate of a token: `sessions` threads call `C_SignInit` and `C_Sign` for `duration`, with the key that has this public
+/// key (SubjectPublicKeyInfo, DER), or with any. Blocks. Runs beside an open pool as well, and then takes its share from it.
+///
+/// # Errors
+/// Where the token cannot be opened, has no such key, or fails.
+pub fn ceiling(
+    token: &TokenConfig,
+    spki_der: Option<&[u8]>,
+    sessions: usize,
+    duration: Duration,
+) -> Result<Ceiling, OpenError> {
+    let bench = Bench::open(token)?;
+    let key = bench
+        .keys
+        .iter()
+        .find(|key| key.refused.is_none() && spki_der.is_none_or(|spki| *spki == *key.spki_der))
+        .ok_or_else(|| OpenError::Selection(format!("token {} has no such key to sign with", token.name)))?;
+    bench
+        .run(token, key, sessions, duration)
+        .map_err(|error| OpenError::Token {
+            token: token.name.clone(),
+            error,
+        })
+}

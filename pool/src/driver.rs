@@ -1,0 +1,168 @@
+//! What a slot asks of its module, wherever the module runs: in this process ([`crate::module`]) or in a child of it
+//! ([`crate::isolation`]). Every call here may take as long as an HSM takes, so nothing async calls it.
+
+use std::time::Duration;
+
+use secrecy::SecretString;
+
+use crate::ckr::CkrError;
+use crate::config::Select;
+
+/// A module: its administration.
+pub(crate) trait Driver: Send + Sync {
+    /// Makes the module ready to be called (`C_Initialize`); done already is fine.
+    fn start(&self) -> Result<(), CkrError>;
+    /// Ends it (`C_Finalize`). Every session of every slot is gone afterwards.
+    fn stop(&self) -> Result<(), CkrError>;
+    /// A pool begins to use it.
+    fn enter(&self);
+    /// A pool has closed its sessions and needs it no more: the last one ends it.
+    fn leave(&self) -> Result<(), CkrError>;
+    /// Whether [`Driver::stop`] ends calls that hang. In this process nothing can.
+    fn can_kill(&self) -> bool {
+        false
+    }
+    /// The tokens that are there.
+    fn tokens(&self) -> Result<Vec<TokenFacts>, CkrError>;
+    /// One slot's token, read afresh.
+    fn facts(&self, slot: u64) -> Result<TokenFacts, CkrError>;
+    /// Opens the keeper session, which holds the login of the slot and signs nothing.
+    fn open(&self, slot: u64) -> Result<(), CkrError>;
+    /// Logs the keeper session in. The caller has looked at the flags.
+    fn login(&self, slot: u64, pin: &SecretString) -> Result<(), CkrError>;
+    /// The keys that can sign, and the certificates beside them.
+    fn discover(&self, slot: u64) -> Result<Vec<FoundKey>, CkrError>;
+    /// Closes the keeper session, as well as it can be closed.
+    fn close(&self, slot: u64);
+    /// A session to sign with. Where `single`, it is the keeper's own.
+    fn session(&self, slot: u64, single: bool) -> Result<Box<dyn TokenSession>, CkrError>;
+}
+
+/// A session that signs: owned by one thread.
+pub(crate) trait TokenSession: Send {
+    /// `C_SignInit` and `C_Sign`. After an error the session is to be dropped.
+    fn sign(&mut self, call: &SignCall<'_>) -> Result<Made, CkrError>;
+}
+
+/// The arguments of one signature.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SignCall<'a> {
+    /// The private key's object handle in this epoch.
+    pub(crate) handle: u64,
+    /// `CK_MECHANISM_TYPE`, without a parameter.
+    pub(crate) mechanism: u64,
+    /// What `C_Sign` is given.
+    pub(crate) data: &'a [u8],
+    /// Length of the signature in bytes, from the key.
+    pub(crate) length: usize,
+}
+
+/// A signature, and what the calls cost.
+#[derive(Debug)]
+pub(crate) struct Made {
+    pub(crate) value: Vec<u8>,
+    /// CPU time of the thread that called the module, inside the calls.
+    pub(crate) cpu: Duration,
+}
+
+/// What a token says of itself, read without trusting its clock (`CK_TOKEN_INFO`, PKCS#11 3.1, section 3.4).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenFacts {
+    /// Slot identifier.
+    pub slot: u64,
+    /// Label, without trailing blanks.
+    pub label: String,
+    /// Serial number, without trailing blanks.
+    pub serial: String,
+    /// Manufacturer, without trailing blanks.
+    pub manufacturer: String,
+    /// Model, without trailing blanks.
+    pub model: String,
+    /// Firmware version.
+    pub firmware: (u8, u8),
+    /// Flags.
+    pub flags: TokenFlags,
+    /// Sessions that the token allows at once; `None` where it names no limit.
+    pub max_sessions: Option<u64>,
+}
+
+/// `CK_TOKEN_INFO.flags`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TokenFlags(pub u64);
+
+macro_rules! flags {
+    ($($(#[$doc:meta])* $name:ident = $flag:ident;)*) => {
+        impl TokenFlags {
+            $($(#[$doc])* #[must_use] pub fn $name(self) -> bool { self.0 & u64::from(cryptoki_sys::$flag) != 0 })*
+        }
+    };
+}
+
+flags! {
+    /// `CKF_TOKEN_INITIALIZED`.
+    initialized = CKF_TOKEN_INITIALIZED;
+    /// `CKF_LOGIN_REQUIRED`.
+    login_required = CKF_LOGIN_REQUIRED;
+    /// `CKF_USER_PIN_INITIALIZED`.
+    user_pin_initialized = CKF_USER_PIN_INITIALIZED;
+    /// `CKF_PROTECTED_AUTHENTICATION_PATH`: the PIN is entered at the token.
+    protected_authentication_path = CKF_PROTECTED_AUTHENTICATION_PATH;
+    /// `CKF_USER_PIN_COUNT_LOW`: a wrong PIN was entered since the last right one.
+    user_pin_count_low = CKF_USER_PIN_COUNT_LOW;
+    /// `CKF_USER_PIN_FINAL_TRY`: another wrong PIN locks.
+    user_pin_final_try = CKF_USER_PIN_FINAL_TRY;
+    /// `CKF_USER_PIN_LOCKED`.
+    user_pin_locked = CKF_USER_PIN_LOCKED;
+    /// `CKF_USER_PIN_TO_BE_CHANGED`.
+    user_pin_to_be_changed = CKF_USER_PIN_TO_BE_CHANGED;
+    /// `CKF_WRITE_PROTECTED`.
+    write_protected = CKF_WRITE_PROTECTED;
+    /// `CKF_ERROR_STATE`: a FIPS self-test failed.
+    error_state = CKF_ERROR_STATE;
+}
+
+/// A private key as discovery finds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct FoundKey {
+    pub(crate) handle: u64,
+    pub(crate) label: String,
+    pub(crate) cka_id: Vec<u8>,
+    /// SubjectPublicKeyInfo, DER.
+    pub(crate) spki_der: Vec<u8>,
+    /// Certificates with the same CKA_ID and the same public key, DER.
+    pub(crate) certificates: Vec<Vec<u8>>,
+    /// Why it cannot be used, where it cannot.
+    pub(crate) refused: Option<String>,
+}
+
+/// Finds the one token that a selection means.
+pub(crate) fn select(tokens: &[TokenFacts], select: &Select) -> Result<TokenFacts, String> {
+    let initialized = || tokens.iter().filter(|t| t.flags.initialized());
+    let matching: Vec<_> = match select {
+        Select::Label(label) => initialized().filter(|t| t.label == label.trim_end()).collect(),
+        Select::Serial(serial) => initialized().filter(|t| t.serial == serial.trim_end()).collect(),
+        Select::SlotId(id) => tokens.iter().filter(|t| t.slot == *id).collect(),
+        Select::Only => initialized().collect(),
+    };
+    match matching.as_slice() {
+        [one] => Ok((*one).clone()),
+        [] => {
+            let there: Vec<_> = tokens
+                .iter()
+                .map(|t| format!("{:?} (slot {})", t.label, t.slot))
+                .collect();
+            Err(format!(
+                "no token with {select}; there {}",
+                if there.is_empty() {
+                    "is none at all".to_owned()
+                } else {
+                    format!("are {}", there.join(", "))
+                }
+            ))
+        }
+        many => Err(format!(
+            "{} tokens with {select}; select one by its serial number",
+            many.len()
+        )),
+    }
+}

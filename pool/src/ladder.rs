@@ -1,0 +1,427 @@
+//! The error ladder: what a failure means, and what is done about it. Sans-IO: it is told what happened and when, and answers with
+//! the one thing to do next; it calls nothing and reads no clock.
+//!
+//! Request → session → login → slot → module → not ready. A failure enters at the rung that its return value names; a recovery that
+//! fails climbs. The first recovery is tried at once, while requests wait; when it fails the circuit opens: requests go
+//! elsewhere or are refused, and the next attempts come with backoff and jitter. The PIN latch stands beside the ladder: nothing climbs out
+//! of it but an operator.
+
+use std::time::{Duration, Instant};
+
+use cryptoki_sys as ck;
+
+use crate::ckr::CkrError;
+
+/// How deep a failure goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Rung {
+    /// The request itself is at fault. The session is discarded like after any error past `C_SignInit`; nothing else happens.
+    Request,
+    /// The session is of no more use.
+    Session,
+    /// The login is gone.
+    Login,
+    /// The token was away, or has forgotten what it held: handles are void.
+    Slot,
+    /// The module's connection to the HSM is broken: `C_Finalize` and `C_Initialize`.
+    Module,
+}
+
+/// Finds the rung of a return value (PKCS#11 3.1, section 5.1, and the incident reports behind the design).
+pub(crate) fn classify(error: &CkrError, module_fault_codes: &[u64]) -> Rung {
+    let code = error.code;
+    if module_fault_codes.contains(&code) {
+        return Rung::Module;
+    }
+    match code as ck::CK_RV {
+        ck::CKR_MECHANISM_INVALID
+        | ck::CKR_MECHANISM_PARAM_INVALID
+        | ck::CKR_DATA_INVALID
+        | ck::CKR_DATA_LEN_RANGE
+        | ck::CKR_KEY_SIZE_RANGE
+        | ck::CKR_KEY_TYPE_INCONSISTENT
+        | ck::CKR_KEY_FUNCTION_NOT_PERMITTED
+        | ck::CKR_ARGUMENTS_BAD
+        | ck::CKR_FUNCTION_NOT_SUPPORTED => Rung::Request,
+        ck::CKR_USER_NOT_LOGGED_IN => Rung::Login,
+        ck::CKR_DEVICE_REMOVED
+        | ck::CKR_TOKEN_NOT_PRESENT
+        | ck::CKR_TOKEN_NOT_RECOGNIZED
+        | ck::CKR_SLOT_ID_INVALID
+        | ck::CKR_KEY_HANDLE_INVALID
+        | ck::CKR_OBJECT_HANDLE_INVALID => Rung::Slot,
+        ck::CKR_DEVICE_ERROR | ck::CKR_CRYPTOKI_NOT_INITIALIZED => Rung::Module,
+        // SESSION_HANDLE_INVALID, SESSION_CLOSED, OPERATION_ACTIVE, OPERATION_NOT_INITIALIZED, GENERAL_ERROR, FUNCTION_FAILED,
+        // DEVICE_MEMORY, a vendor's own: the session is suspect, and where a new one fails too the ladder climbs.
+        _ => Rung::Session,
+    }
+}
+
+/// Whether the token is simply not there: bringing the module down for that would hit its other slots for nothing.
+pub(crate) fn is_absence(error: &CkrError) -> bool {
+    matches!(
+        error.code as ck::CK_RV,
+        ck::CKR_TOKEN_NOT_PRESENT | ck::CKR_DEVICE_REMOVED | ck::CKR_TOKEN_NOT_RECOGNIZED | ck::CKR_SLOT_ID_INVALID
+    )
+}
+
+/// Whether a return value of `C_Login` must never be followed by another attempt with the same PIN.
+pub(crate) fn latches(error: &CkrError) -> bool {
+    error.function == "C_Login"
+        && matches!(
+            error.code as ck::CK_RV,
+            ck::CKR_PIN_INCORRECT
+                | ck::CKR_PIN_LOCKED
+                | ck::CKR_PIN_EXPIRED
+                | ck::CKR_PIN_INVALID
+                | ck::CKR_PIN_LEN_RANGE
+                | ck::CKR_USER_PIN_NOT_INITIALIZED
+        )
+}
+
+/// Where a slot stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SlotState {
+    /// It signs.
+    Ready,
+    /// It is being brought back for the first time; its requests wait.
+    Recovering {
+        /// What is being done.
+        rung: Rung,
+    },
+    /// Its circuit is open: requests go elsewhere or are refused.
+    Open {
+        /// What the next attempt does.
+        rung: Rung,
+        /// Attempts that failed so far.
+        attempts: u32,
+    },
+    /// Its PIN was refused or may not be risked: an operator must act.
+    Latched {
+        /// Why, for people.
+        reason: String,
+    },
+}
+
+/// The one thing to do next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// Nothing.
+    Rest,
+    /// Close the gate if it is open, and recover at this rung now.
+    Recover(Rung),
+}
+
+/// Waits between attempts.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Backoff {
+    pub(crate) min: Duration,
+    pub(crate) max: Duration,
+}
+
+/// Session failures in a row, without a signature between them, after which new sessions are no longer the cure.
+const SESSIONS_IN_A_ROW: u32 = 8;
+/// Failed reopenings after which the module is suspected.
+const SLOT_ATTEMPTS: u32 = 3;
+
+/// A slot's place on the ladder.
+#[derive(Debug)]
+pub(crate) struct Ladder {
+    state: SlotState,
+    backoff: Backoff,
+    due: Option<Instant>,
+    session_failures: u32,
+    successes_seen: u64,
+    /// State of the jitter's generator.
+    jitter: u64,
+}
+
+impl Ladder {
+    /// A slot that has never been opened: the first opening is an attempt like any other.
+    pub(crate) fn new(backoff: Backoff, seed: u64) -> Self {
+        Self {
+            state: SlotState::Open {
+                rung: Rung::Slot,
+                attempts: 0,
+            },
+            backoff,
+            due: None,
+            session_failures: 0,
+            successes_seen: 0,
+            jitter: seed | 1,
+        }
+    }
+
+    pub(crate) fn state(&self) -> &SlotState {
+        &self.state
+    }
+
+    /// When the circuit's next attempt is due.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// A lane of the current epoch failed. `successes` counts the slot's signatures so far: failures with signatures between them
+    /// are accidents, failures in a row are a state.
+    pub(crate) fn failed(&mut self, rung: Rung, successes: u64) -> Order {
+        if self.state != SlotState::Ready {
+            return Order::Rest;
+        }
+        let rung = match rung {
+            Rung::Request => return Order::Rest,
+            Rung::Session => {
+                self.session_failures = if successes > self.successes_seen {
+                    1
+                } else {
+                    self.session_failures + 1
+                };
+                self.successes_seen = successes;
+                if self.session_failures < SESSIONS_IN_A_ROW {
+                    return Order::Rest;
+                }
+                Rung::Slot
+            }
+            deeper => deeper,
+        };
+        self.state = SlotState::Recovering { rung };
+        Order::Recover(rung)
+    }
+
+    /// The recovery that was ordered succeeded.
+    pub(crate) fn recovered(&mut self, successes: u64) {
+        self.state = SlotState::Ready;
+        self.due = None;
+        self.session_failures = 0;
+        self.successes_seen = successes;
+    }
+
+    /// The recovery that was ordered failed with `error`.
+    pub(crate) fn still_failing(&mut self, error: &CkrError, found: Rung, now: Instant) -> Order {
+        let (tried, attempts, first) = match self.state {
+            SlotState::Recovering { rung } => (rung, 0, true),
+            SlotState::Open { rung, attempts } => (rung, attempts, false),
+            SlotState::Ready | SlotState::Latched { .. } => return Order::Rest,
+        };
+        let attempts = attempts + 1;
+        let next = match tried {
+            _ if found == Rung::Module => Rung::Module,
+            // A lost login is worth one try on its own; then the slot is opened anew.
+            Rung::Request | Rung::Session | Rung::Login => Rung::Slot,
+            Rung::Slot | Rung::Module if is_absence(error) => Rung::Slot,
+            Rung::Slot if attempts >= SLOT_ATTEMPTS => Rung::Module,
+            same => same,
+        };
+        if first && next > tried {
+            // Climbing is not repeating: no wait before the next rung's first try.
+            self.state = SlotState::Recovering { rung: next };
+            return Order::Recover(next);
+        }
+        self.state = SlotState::Open { rung: next, attempts };
+        self.due = Some(now + self.wait(attempts));
+        Order::Rest
+    }
+
+    /// Time passes.
+    pub(crate) fn tick(&mut self, now: Instant) -> Order {
+        match self.state {
+            SlotState::Open { rung, .. } if self.due.is_none_or(|due| due <= now) => {
+                self.due = None;
+                Order::Recover(rung)
+            }
+            _ => Order::Rest,
+        }
+    }
+
+    /// A lost call came back: what waited for it need not wait longer.
+    pub(crate) fn returned(&mut self, now: Instant) -> Order {
+        if let SlotState::Open { .. } = self.state {
+            self.due = Some(now);
+        }
+        self.tick(now)
+    }
+
+    /// The module is up again: so may this slot be.
+    pub(crate) fn retry_now(&mut self) -> Order {
+        match self.state {
+            SlotState::Recovering { .. } | SlotState::Open { .. } => {
+                self.due = None;
+                Order::Recover(Rung::Slot)
+            }
+            SlotState::Ready | SlotState::Latched { .. } => Order::Rest,
+        }
+    }
+
+    /// Another slot's module is being brought down, and this slot with it.
+    pub(crate) fn swept(&mut self) {
+        if self.state == SlotState::Ready {
+            self.state = SlotState::Recovering { rung: Rung::Slot };
+        }
+    }
+
+    /// The PIN must not be tried.
+    pub(crate) fn latch(&mut self, reason: String) {
+        self.state = SlotState::Latched { reason };
+        self.due = None;
+    }
+
+    /// An operator allows one attempt.
+    pub(crate) fn unlatch(&mut self) {
+        if let SlotState::Latched { .. } = self.state {
+            self.state = SlotState::Open {
+                rung: Rung::Slot,
+                attempts: 0,
+            };
+            self.due = None;
+        }
+    }
+
+    /// Doubles from the least to the most, and takes between half and the whole of that: slots that fell together do not rise together.
+    fn wait(&mut self, attempts: u32) -> Duration {
+        let whole = self
+            .backoff
+            .min
+            .saturating_mul(1 << attempts.saturating_sub(1).min(16))
+            .min(self.backoff.max);
+        // xorshift64 (Marsaglia): chance enough for jitter.
+        self.jitter ^= self.jitter << 13;
+        self.jitter ^= self.jitter >> 7;
+        self.jitter ^= self.jitter << 17;
+        #[allow(clippy::cast_possible_truncation)]
+        let thousandths = (self.jitter % 501) as u32;
+        whole / 2 + whole * thousandths / 1000
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(function: &'static str, code: ck::CK_RV) -> CkrError {
+        CkrError {
+            function,
+            code: code.into(),
+        }
+    }
+
+    fn ready() -> Ladder {
+        let mut ladder = Ladder::new(
+            Backoff {
+                min: Duration::from_millis(100),
+                max: Duration::from_secs(30),
+            },
+            7,
+        );
+        ladder.recovered(0);
+        ladder
+    }
+
+    #[test]
+    fn a_session_failure_costs_the_session_and_nothing_else() {
+        let mut ladder = ready();
+        for successes in 0..100 {
+            assert_eq!(ladder.failed(Rung::Session, successes), Order::Rest);
+        }
+        assert_eq!(ladder.state(), &SlotState::Ready);
+    }
+
+    #[test]
+    fn session_failures_in_a_row_reopen_the_slot() {
+        let mut ladder = ready();
+        for _ in 1..SESSIONS_IN_A_ROW {
+            assert_eq!(ladder.failed(Rung::Session, 5), Order::Rest);
+        }
+        assert_eq!(ladder.failed(Rung::Session, 5), Order::Recover(Rung::Slot));
+    }
+
+    #[test]
+    fn a_failed_recovery_climbs_at_once_and_then_waits() {
+        let now = Instant::now();
+        let mut ladder = ready();
+        assert_eq!(ladder.failed(Rung::Login, 1), Order::Recover(Rung::Login));
+        let gone = error("C_Login", ck::CKR_SESSION_HANDLE_INVALID);
+        assert_eq!(
+            ladder.still_failing(&gone, Rung::Session, now),
+            Order::Recover(Rung::Slot)
+        );
+        let broken = error("C_OpenSession", ck::CKR_DEVICE_ERROR);
+        assert_eq!(
+            ladder.still_failing(&broken, Rung::Module, now),
+            Order::Recover(Rung::Module)
+        );
+        assert_eq!(ladder.still_failing(&broken, Rung::Module, now), Order::Rest);
+        assert_eq!(
+            ladder.state(),
+            &SlotState::Open {
+                rung: Rung::Module,
+                attempts: 1
+            }
+        );
+        assert_eq!(ladder.tick(now), Order::Rest, "the wait is not over");
+        assert_eq!(
+            ladder.tick(now + Duration::from_millis(101)),
+            Order::Recover(Rung::Module)
+        );
+    }
+
+    #[test]
+    fn waits_double_with_jitter_up_to_the_most() {
+        let mut now = Instant::now();
+        let mut ladder = ready();
+        let _ = ladder.failed(Rung::Module, 0);
+        let broken = error("C_Initialize", ck::CKR_DEVICE_ERROR);
+        for attempt in 0..20u32 {
+            assert_eq!(ladder.still_failing(&broken, Rung::Module, now), Order::Rest);
+            let wait = ladder.due().expect("an open circuit has a next attempt") - now;
+            let whole = Duration::from_millis(100 << attempt.min(12)).min(Duration::from_secs(30));
+            assert!(wait >= whole / 2 && wait <= whole, "{attempt}: {wait:?} of {whole:?}");
+            now += wait;
+            assert_eq!(ladder.tick(now), Order::Recover(Rung::Module));
+        }
+    }
+
+    #[test]
+    fn a_token_that_is_away_never_brings_its_module_down() {
+        let mut now = Instant::now();
+        let mut ladder = ready();
+        assert_eq!(ladder.failed(Rung::Slot, 0), Order::Recover(Rung::Slot));
+        let away = error("C_OpenSession", ck::CKR_TOKEN_NOT_PRESENT);
+        for _ in 0..10 {
+            let _ = ladder.still_failing(&away, Rung::Slot, now);
+            now += Duration::from_secs(31);
+            assert_eq!(ladder.tick(now), Order::Recover(Rung::Slot));
+        }
+    }
+
+    #[test]
+    fn a_latched_slot_rests_until_an_operator_acts() {
+        let now = Instant::now();
+        let mut ladder = ready();
+        let _ = ladder.failed(Rung::Login, 0);
+        ladder.latch("CKR_PIN_INCORRECT".into());
+        assert_eq!(ladder.failed(Rung::Module, 9), Order::Rest);
+        assert_eq!(ladder.tick(now + Duration::from_secs(86_400)), Order::Rest);
+        ladder.swept();
+        assert!(matches!(ladder.state(), SlotState::Latched { .. }));
+        ladder.unlatch();
+        assert_eq!(ladder.tick(now), Order::Recover(Rung::Slot));
+    }
+
+    #[test]
+    fn return_values_find_their_rung() {
+        let vendor = [0x8000_0384];
+        for (code, rung) in [
+            (ck::CKR_MECHANISM_INVALID, Rung::Request),
+            (ck::CKR_SESSION_HANDLE_INVALID, Rung::Session),
+            (ck::CKR_OPERATION_ACTIVE, Rung::Session),
+            (ck::CKR_GENERAL_ERROR, Rung::Session),
+            (0x8000_0001, Rung::Session),
+            (ck::CKR_USER_NOT_LOGGED_IN, Rung::Login),
+            (ck::CKR_DEVICE_REMOVED, Rung::Slot),
+            (ck::CKR_KEY_HANDLE_INVALID, Rung::Slot),
+            (ck::CKR_DEVICE_ERROR, Rung::Module),
+            (0x8000_0384, Rung::Module),
+        ] {
+            assert_eq!(classify(&error("C_Sign", code), &vendor), rung, "{code:x}");
+        }
+    }
+}

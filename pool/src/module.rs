@@ -1,0 +1,339 @@
+//! A module in this process, from `C_Initialize` to `C_Finalize`. A library is loaded once and initialised once, whoever asks
+//! (PKCS#11 3.1, section 5.4.1: a second `C_Initialize` fails), so modules are kept in one list for the process.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use cryptoki::context::Pkcs11;
+use cryptoki::error::{Error, RvError};
+use cryptoki::session::{Session, UserType};
+use cryptoki::slot::Slot;
+use secrecy::SecretString;
+
+use crate::ckr::CkrError;
+use crate::config::InitArgs;
+use crate::driver::{Driver, FoundKey, Made, SignCall, TokenFacts, TokenFlags, TokenSession};
+use crate::error::OpenError;
+use crate::sys::{Functions, SessionHandle, SlotId};
+use crate::{cpu, keys};
+
+/// A module in this process.
+pub(crate) struct LocalModule {
+    path: PathBuf,
+    functions: Functions,
+    administration: Pkcs11,
+    init_args: InitArgs,
+    state: Mutex<State>,
+    /// SoftHSM2 2.6.1 corrupts its memory where sessions open and close at the same time (SoftHSMv2#688): there they take turns. Other
+    /// modules do not, so that one call that hangs cannot hold up the rest.
+    turns: Arc<Turns>,
+}
+
+#[derive(Default)]
+struct Turns {
+    /// Whether the module is SoftHSM2.
+    taken: AtomicBool,
+    turn: Mutex<()>,
+}
+
+impl Turns {
+    fn take(&self) -> Option<MutexGuard<'_, ()>> {
+        self.taken.load(Ordering::Acquire).then(|| lock(&self.turn))
+    }
+}
+
+#[derive(Default)]
+struct State {
+    initialized: bool,
+    /// Pools that use it: the last one to leave ends the module.
+    users: usize,
+    /// Keeper sessions by slot: they hold the logins.
+    keepers: HashMap<u64, Session>,
+}
+
+static LOADED: Mutex<Vec<Arc<LocalModule>>> = Mutex::new(Vec::new());
+
+/// A lock whose data stays coherent when a holder panics: every change under it is a single assignment or insertion.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl LocalModule {
+    /// The module of this path, loaded if it is not yet, not initialised.
+    pub(crate) fn load(path: &Path, init_args: InitArgs) -> Result<Arc<Self>, OpenError> {
+        let refuse = |cause: String| OpenError::Load {
+            path: path.to_owned(),
+            cause,
+        };
+        // A bare file name is sought by the loader in its own places.
+        let canonical = if path.components().count() > 1 {
+            path.canonicalize().map_err(|e| refuse(e.to_string()))?
+        } else {
+            path.to_owned()
+        };
+        let mut loaded = lock(&LOADED);
+        if let Some(module) = loaded.iter().find(|m| m.path == canonical) {
+            return Ok(Arc::clone(module));
+        }
+        let functions = Functions::load(&canonical).map_err(refuse)?;
+        let administration = Pkcs11::new(&canonical).map_err(|e| refuse(e.to_string()))?;
+        let module = Arc::new(Self {
+            path: canonical,
+            functions,
+            administration,
+            init_args,
+            state: Mutex::default(),
+            turns: Arc::default(),
+        });
+        loaded.push(Arc::clone(&module));
+        Ok(module)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn functions(&self) -> Functions {
+        self.functions
+    }
+
+    /// `cryptoki`'s view of the same library, for the functions that are not called per signature.
+    pub(crate) fn administration(&self) -> &Pkcs11 {
+        &self.administration
+    }
+
+    /// Whether a pool uses it: then nobody else may end it.
+    pub(crate) fn is_used(&self) -> bool {
+        lock(&self.state).users > 0
+    }
+
+    /// A session that belongs to somebody else, to sign with.
+    pub(crate) fn borrow_session(&self, handle: SessionHandle) -> Box<dyn TokenSession> {
+        Box::new(LocalSession {
+            functions: self.functions,
+            handle,
+            owned: None,
+        })
+    }
+
+    fn with_keeper<T>(&self, slot: u64, f: impl FnOnce(&Session) -> Result<T, CkrError>) -> Result<T, CkrError> {
+        let state = lock(&self.state);
+        match state.keepers.get(&slot) {
+            Some(session) => f(session),
+            None => Err(CkrError {
+                function: "C_OpenSession",
+                code: u64::from(cryptoki_sys::CKR_SESSION_HANDLE_INVALID),
+            }),
+        }
+    }
+}
+
+/// A slot as `cryptoki` names it.
+pub(crate) fn slot_of(slot: u64) -> Slot {
+    Slot::try_from(slot).expect("a slot identifier that the module gave fits its own type")
+}
+
+impl Driver for LocalModule {
+    fn start(&self) -> Result<(), CkrError> {
+        let mut state = lock(&self.state);
+        if state.initialized {
+            return Ok(());
+        }
+        match self.functions.initialize(self.init_args) {
+            // Somebody else in this process did: then it is theirs to end, and ending it anyway is what a lost channel needs.
+            Err(error) if error.code == u64::from(cryptoki_sys::CKR_CRYPTOKI_ALREADY_INITIALIZED) => {}
+            other => other?,
+        }
+        state.initialized = true;
+        let soft = self
+            .functions
+            .info()
+            .is_ok_and(|info| padded(&info.manufacturerID).starts_with("SoftHSM"));
+        self.turns.taken.store(soft, Ordering::Release);
+        Ok(())
+    }
+
+    fn enter(&self) {
+        lock(&self.state).users += 1;
+    }
+
+    fn leave(&self) -> Result<(), CkrError> {
+        let users = {
+            let mut state = lock(&self.state);
+            state.users = state.users.saturating_sub(1);
+            state.users
+        };
+        // SoftHSM2 2.6.1 leaves dangling pointers behind when it is ended after several threads have used it, and crashes at the next
+        // C_Initialize. It holds nothing that closed sessions and the end of the process do not release.
+        if users > 0 || self.turns.taken.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        self.stop()
+    }
+
+    fn stop(&self) -> Result<(), CkrError> {
+        let mut state = lock(&self.state);
+        if !state.initialized {
+            return Ok(());
+        }
+        for (_, session) in state.keepers.drain() {
+            // C_Finalize closes what cannot be closed.
+            let _ = session.close();
+        }
+        state.initialized = false;
+        match self.functions.finalize() {
+            Err(error) if error.code == u64::from(cryptoki_sys::CKR_CRYPTOKI_NOT_INITIALIZED) => Ok(()),
+            other => other,
+        }
+    }
+
+    fn tokens(&self) -> Result<Vec<TokenFacts>, CkrError> {
+        self.functions
+            .slots(true)?
+            .into_iter()
+            .map(|slot| facts(&self.functions, slot))
+            .collect()
+    }
+
+    fn facts(&self, slot: u64) -> Result<TokenFacts, CkrError> {
+        facts(&self.functions, slot as SlotId)
+    }
+
+    fn open(&self, slot: u64) -> Result<(), CkrError> {
+        let session = self
+            .administration
+            .open_ro_session(slot_of(slot))
+            .map_err(|e| ckr(&e))?;
+        lock(&self.state).keepers.insert(slot, session);
+        Ok(())
+    }
+
+    fn login(&self, slot: u64, pin: &SecretString) -> Result<(), CkrError> {
+        self.with_keeper(slot, |session| match session.login(UserType::User, Some(pin)) {
+            Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => Ok(()),
+            other => other.map_err(|e| ckr(&e)),
+        })
+    }
+
+    fn discover(&self, slot: u64) -> Result<Vec<FoundKey>, CkrError> {
+        self.with_keeper(slot, keys::discover)
+    }
+
+    fn close(&self, slot: u64) {
+        // The lock is not held while the module works: a hanging C_CloseSession must not hold up the other slots.
+        let keeper = lock(&self.state).keepers.remove(&slot);
+        if let Some(session) = keeper
+            && let Err(error) = {
+                let _turn = self.turns.take();
+                session.close()
+            }
+        {
+            tracing::debug!(%error, slot, "closing the session that keeps the login");
+        }
+    }
+
+    fn session(&self, slot: u64, single: bool) -> Result<Box<dyn TokenSession>, CkrError> {
+        let handle = if single {
+            self.with_keeper(slot, |session| Ok(session.handle()))?
+        } else {
+            let _turn = self.turns.take();
+            self.functions.open_session(slot as SlotId)?
+        };
+        Ok(Box::new(LocalSession {
+            functions: self.functions,
+            handle,
+            owned: (!single).then(|| Arc::clone(&self.turns)),
+        }))
+    }
+}
+
+struct LocalSession {
+    functions: Functions,
+    handle: SessionHandle,
+    /// Closed on drop, in turn.
+    owned: Option<Arc<Turns>>,
+}
+
+impl TokenSession for LocalSession {
+    fn sign(&mut self, call: &SignCall<'_>) -> Result<Made, CkrError> {
+        let mut value = vec![0; call.length];
+        let before = cpu::thread();
+        let written = self
+            .functions
+            .sign(self.handle, call.mechanism, call.handle, call.data, &mut value)?;
+        let cpu = cpu::thread().saturating_sub(before);
+        value.truncate(written);
+        Ok(Made { value, cpu })
+    }
+}
+
+impl Drop for LocalSession {
+    fn drop(&mut self) {
+        let Some(turns) = &self.owned else { return };
+        let _turn = turns.take();
+        if let Err(error) = self.functions.close_session(self.handle) {
+            // After C_Finalize, a restarted HSM or a removed token there is nothing left to close.
+            tracing::trace!(%error, "closing a session");
+        }
+    }
+}
+
+/// Reads `CK_TOKEN_INFO`.
+pub(crate) fn facts(functions: &Functions, slot: SlotId) -> Result<TokenFacts, CkrError> {
+    let info = functions.token_info(slot)?;
+    let limit = info.ulMaxSessionCount;
+    let unlimited = limit == cryptoki_sys::CK_EFFECTIVELY_INFINITE || limit == cryptoki_sys::CK_UNAVAILABLE_INFORMATION;
+    Ok(TokenFacts {
+        slot: slot.into(),
+        label: padded(&info.label),
+        serial: padded(&info.serialNumber),
+        manufacturer: padded(&info.manufacturerID),
+        model: padded(&info.model),
+        firmware: (info.firmwareVersion.major, info.firmwareVersion.minor),
+        flags: TokenFlags(info.flags.into()),
+        max_sessions: (!unlimited).then_some(u64::from(limit)),
+    })
+}
+
+/// PKCS#11 pads its strings with blanks; some modules with NUL.
+pub(crate) fn padded(text: &[u8]) -> String {
+    String::from_utf8_lossy(text).trim_end_matches([' ', '\0']).to_owned()
+}
+
+/// `cryptoki`'s error with the code whole again.
+pub(crate) fn ckr(error: &Error) -> CkrError {
+    match error {
+        Error::Pkcs11(value, function) => CkrError {
+            function: function_name(*function),
+            code: crate::ckr::code_of(*value),
+        },
+        // What cryptoki finds wrong on its own: it could not make sense of the module's answer.
+        other => {
+            tracing::debug!(error = %other, "the module's answer cannot be read");
+            CkrError {
+                function: "cryptoki",
+                code: u64::from(cryptoki_sys::CKR_GENERAL_ERROR),
+            }
+        }
+    }
+}
+
+/// The C name of what `cryptoki` called.
+fn function_name(function: cryptoki::context::Function) -> &'static str {
+    use cryptoki::context::Function as F;
+    macro_rules! names {
+        ($($name:ident => $c:literal)*) => { match function { $(F::$name => $c,)* _ => "C_?" } };
+    }
+    names! {
+        Initialize => "C_Initialize" Finalize => "C_Finalize" GetInfo => "C_GetInfo" GetSlotList => "C_GetSlotList"
+        GetSlotInfo => "C_GetSlotInfo" GetTokenInfo => "C_GetTokenInfo" GetMechanismList => "C_GetMechanismList"
+        GetMechanismInfo => "C_GetMechanismInfo" InitToken => "C_InitToken" InitPIN => "C_InitPIN" SetPIN => "C_SetPIN"
+        OpenSession => "C_OpenSession" CloseSession => "C_CloseSession" CloseAllSessions => "C_CloseAllSessions"
+        GetSessionInfo => "C_GetSessionInfo" Login => "C_Login" Logout => "C_Logout" CreateObject => "C_CreateObject"
+        DestroyObject => "C_DestroyObject" GetAttributeValue => "C_GetAttributeValue" SetAttributeValue => "C_SetAttributeValue"
+        FindObjectsInit => "C_FindObjectsInit" FindObjects => "C_FindObjects" FindObjectsFinal => "C_FindObjectsFinal"
+        SignInit => "C_SignInit" Sign => "C_Sign" GenerateKeyPair => "C_GenerateKeyPair" GenerateRandom => "C_GenerateRandom"
+    }
+}

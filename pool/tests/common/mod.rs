@@ -1,0 +1,309 @@
+//! A SoftHSM2 token for a test binary. SOFTHSM2_CONF is read at C_Initialize, once per process, and must be set before a thread exists: so
+//! these binaries bring their own `main`, and libtest-mimic runs the tests.
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::cast_precision_loss,
+    clippy::needless_pass_by_value,
+    reason = "test support: each test binary uses its part, and a panic is a failed test"
+)]
+
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use muhurdar_pool::admin::{self, Generate, Module};
+use muhurdar_pool::{Config, Hash, InitArgs, Key, KeyKind, Pin, Pool, Select, SignInput, TokenConfig};
+
+pub const PIN: &str = "648219";
+
+pub struct Fixture {
+    pub dir: tempfile::TempDir,
+    pub module: PathBuf,
+}
+
+static FIXTURE: OnceLock<Fixture> = OnceLock::new();
+
+pub fn fixture() -> &'static Fixture {
+    FIXTURE.get().expect("main made the fixture before any test")
+}
+
+/// Runs the tests on a fresh SoftHSM2, or says why not.
+pub fn main(extra: &[(&str, PathBuf)], tests: Vec<Trial>) -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    // The token is one for the process, and figures should not be of each other's load.
+    arguments.test_threads = Some(1);
+    if !arguments.list {
+        let Some(module) = admin::find_softhsm2() else {
+            println!(
+                "SKIPPED: SoftHSM2 is not installed (apt-get install softhsm2); looked in {:?}",
+                admin::softhsm2_places()
+            );
+            return ExitCode::SUCCESS;
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let tokens = dir.path().join("tokens");
+        std::fs::create_dir(&tokens).unwrap();
+        let conf = dir.path().join("softhsm2.conf");
+        std::fs::write(
+            &conf,
+            format!("directories.tokendir = {}\nlog.level = ERROR\n", tokens.display()),
+        )
+        .unwrap();
+        let mut environment = vec![("SOFTHSM2_CONF", conf)];
+        environment.extend(extra.iter().map(|(name, value)| (*name, value.clone())));
+        muhurdar_pool::set_module_environment(environment).unwrap();
+        FIXTURE.set(Fixture { dir, module }).ok().unwrap();
+    }
+    let conclusion = libtest_mimic::run(&arguments, tests);
+    if let Some(fixture) = FIXTURE.get() {
+        // exit() runs no destructor of a static.
+        let _ = std::fs::remove_dir_all(fixture.dir.path());
+    }
+    conclusion.exit_code()
+}
+
+/// A test on a runtime of its own.
+pub fn test<F: Future<Output = ()>>(name: &str, body: impl Fn() -> F + Send + 'static) -> Trial {
+    Trial::test(name, move || {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(body());
+        Ok::<_, Failed>(())
+    })
+}
+
+pub fn blocking(name: &str, body: impl Fn() + Send + 'static) -> Trial {
+    Trial::test(name, move || {
+        body();
+        Ok::<_, Failed>(())
+    })
+}
+
+/// A fresh token with these keys; CKA_ID is the position, from 1.
+pub fn token(label: &str, keys: &[Generate]) -> TokenConfig {
+    let module = Module::open(&fixture().module, InitArgs::OsLocking).unwrap();
+    module
+        .init_token(None, label, &Pin::value("87654321"), &Pin::value(PIN))
+        .unwrap();
+    let config = TokenConfig::new(label, &fixture().module, Select::Label(label.into()), Pin::value(PIN));
+    let token = module.log_in(&config).unwrap();
+    for (at, what) in keys.iter().enumerate() {
+        token.generate(*what, &format!("{label} {at}"), &id(at)).unwrap();
+    }
+    config
+}
+
+pub fn id(at: usize) -> [u8; 1] {
+    [u8::try_from(at).unwrap() + 1]
+}
+
+pub fn log_in(config: &TokenConfig) -> admin::Token {
+    Module::open(&config.module, InitArgs::OsLocking)
+        .unwrap()
+        .log_in(config)
+        .unwrap()
+}
+
+pub async fn open(tokens: Vec<TokenConfig>) -> Pool {
+    Pool::open(Config::new(tokens)).await.unwrap()
+}
+
+/// Closes a pool that a load has used.
+pub async fn close(pool: Arc<Pool>) {
+    Arc::into_inner(pool).expect("the load has ended").close().await;
+}
+
+/// Verifies with code that the pool does not use: `openssl`.
+pub fn verify_with_openssl(key: &Key, hash: Hash, message: &[u8], signature: &[u8]) {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, bytes: &[u8]| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        path
+    };
+    let spki = write("spki.der", &key.spki_der);
+    let der = match key.kind {
+        KeyKind::Rsa { .. } => signature.to_vec(),
+        _ => ecdsa_der(signature),
+    };
+    let signature = write("signature", &der);
+    let message = write("message", message);
+    let hash = match hash {
+        Hash::Sha256 => "-sha256",
+        Hash::Sha384 => "-sha384",
+        Hash::Sha512 => "-sha512",
+    };
+    let output = std::process::Command::new("openssl")
+        .args(["dgst", hash, "-keyform", "DER", "-verify"])
+        .arg(spki)
+        .arg("-signature")
+        .args([signature, message])
+        .output()
+        .expect("openssl is on every machine that runs these tests");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+/// r‖s to ECDSA-Sig-Value (RFC 3279), as openssl wants it.
+fn ecdsa_der(raw: &[u8]) -> Vec<u8> {
+    let integer = |bytes: &[u8]| {
+        let start = bytes.iter().position(|b| *b != 0).unwrap_or(bytes.len() - 1);
+        let mut value = bytes[start..].to_vec();
+        if value[0] & 0x80 != 0 {
+            value.insert(0, 0);
+        }
+        let mut out = vec![2, u8::try_from(value.len()).unwrap()];
+        out.extend(value);
+        out
+    };
+    let (r, s) = raw.split_at(raw.len() / 2);
+    let body = [integer(r), integer(s)].concat();
+    let mut out = vec![0x30];
+    if body.len() > 127 {
+        out.push(0x81);
+    }
+    out.push(u8::try_from(body.len()).unwrap());
+    out.extend(body);
+    out
+}
+
+/// Keeps `clients` callers signing until told to stop; every answer is counted and every signature verified by aws-lc.
+pub struct Load {
+    stop: Arc<std::sync::atomic::AtomicBool>,
+    tasks: Vec<tokio::task::JoinHandle<Tally>>,
+    begun: std::time::Instant,
+}
+
+#[derive(Debug, Default, Clone)]
+pub struct Tally {
+    pub asked: u64,
+    pub signed: u64,
+    pub refused: u64,
+    pub wrong: u64,
+    /// When each signature came, from the start of the load, and its latency.
+    pub signed_at: Vec<(Duration, Duration)>,
+    pub refusals: Vec<(Duration, String)>,
+    pub elapsed: Duration,
+}
+
+impl Tally {
+    /// Requests that were neither answered nor refused.
+    pub fn lost(&self) -> u64 {
+        self.asked - self.signed - self.refused
+    }
+    /// The longest time without a signature after `from`.
+    pub fn longest_gap_after(&self, from: Duration) -> Duration {
+        let mut times: Vec<_> = self
+            .signed_at
+            .iter()
+            .map(|(at, _)| *at)
+            .filter(|at| *at >= from)
+            .collect();
+        times.sort();
+        times.push(self.elapsed);
+        let mut last = from;
+        let mut gap = Duration::ZERO;
+        for at in times {
+            gap = gap.max(at.saturating_sub(last));
+            last = at;
+        }
+        gap
+    }
+    pub fn rate(&self) -> f64 {
+        self.signed as f64 / self.elapsed.as_secs_f64()
+    }
+    pub fn percentile(&self, p: f64) -> Duration {
+        let mut latencies: Vec<_> = self.signed_at.iter().map(|(_, latency)| *latency).collect();
+        latencies.sort();
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        latencies[((latencies.len() - 1) as f64 * p) as usize]
+    }
+}
+
+impl Load {
+    pub fn start(pool: &Arc<Pool>, key: &Key, clients: usize) -> Self {
+        let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let begun = std::time::Instant::now();
+        let tasks = (0..clients)
+            .map(|client| {
+                let (pool, key, stop) = (Arc::clone(pool), key.clone(), Arc::clone(&stop));
+                tokio::spawn(async move {
+                    let mut tally = Tally::default();
+                    let mut n = 0u64;
+                    while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                        n += 1;
+                        let message = format!("client {client} document {n}").into_bytes();
+                        let input = SignInput::message(key.kind.default_hash(), message.clone());
+                        tally.asked += 1;
+                        let asked = begun.elapsed();
+                        match pool.sign(key.id, input, None).await {
+                            Ok(signed) => {
+                                tally.signed += 1;
+                                tally.wrong += u64::from(!verifies(&key, &message, &signed.value));
+                                tally
+                                    .signed_at
+                                    .push((begun.elapsed(), begun.elapsed().saturating_sub(asked)));
+                            }
+                            Err(error) => {
+                                tally.refused += 1;
+                                tally.refusals.push((begun.elapsed(), error.to_string()));
+                                // As a caller that is told to come back later does.
+                                tokio::time::sleep(Duration::from_millis(5)).await;
+                            }
+                        }
+                    }
+                    tally
+                })
+            })
+            .collect();
+        Self { stop, tasks, begun }
+    }
+
+    pub fn elapsed(&self) -> Duration {
+        self.begun.elapsed()
+    }
+
+    pub async fn stop(self) -> Tally {
+        self.stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        let mut total = Tally::default();
+        for task in self.tasks {
+            let one = tokio::time::timeout(Duration::from_secs(30), task)
+                .await
+                .expect("a request hangs")
+                .unwrap();
+            total.asked += one.asked;
+            total.signed += one.signed;
+            total.refused += one.refused;
+            total.wrong += one.wrong;
+            total.signed_at.extend(one.signed_at);
+            total.refusals.extend(one.refusals);
+        }
+        total.elapsed = self.begun.elapsed();
+        total
+    }
+}
+
+pub fn verifies(key: &Key, message: &[u8], signature: &[u8]) -> bool {
+    use aws_lc_rs::signature as s;
+    let algorithm: &dyn s::VerificationAlgorithm = match key.kind {
+        KeyKind::Rsa { .. } => &s::RSA_PKCS1_2048_8192_SHA256,
+        KeyKind::Ec(muhurdar_pool::Curve::P256) => &s::ECDSA_P256_SHA256_FIXED,
+        KeyKind::Ec(muhurdar_pool::Curve::P384) => &s::ECDSA_P384_SHA384_FIXED,
+        _ => &s::ECDSA_P521_SHA512_FIXED,
+    };
+    s::ParsedPublicKey::new(algorithm, &*key.spki_der)
+        .unwrap()
+        .verify_sig(message, signature)
+        .is_ok()
+}
+
+pub fn path(relative: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(relative)
+}

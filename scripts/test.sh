@@ -1,0 +1,84 @@
+#!/usr/bin/env bash
+# Everything that must hold before a change is merged: formatting, lints, licences, and every test. `.ci/run` calls it.
+# shellcheck source=scripts/common.sh
+source "$(dirname "$0")/common.sh"
+cd "$ROOT" || exit "$EX_SOFTWARE"
+
+# A setup script of a test folder: what only its own tests need. Those tests say that they skip where it could not be had.
+SETUP=(tests/interop/setup.sh tests/tokens/setup.sh)
+
+tools() {
+  softhsm2_library >/dev/null || MISSING+=(softhsm2)
+  need softhsm2-util softhsm2
+  need cc gcc libc6-dev
+  need xmlsec1 xmlsec1
+  need xmllint libxml2-utils
+  need openssl openssl
+  need python3 python3
+  python3 -c 'import ensurepip, venv' 2>/dev/null || MISSING+=(python3-venv)
+  need shellcheck shellcheck
+  need promtool prometheus
+  install_missing
+  need_rust
+  need_components
+}
+
+# GİB's Schematron runs in SaxonC, and the schemas are checked in libxml2 by way of lxml: both from PyPI, in a folder of
+# their own. The tests that use it find it by its path.
+python_tools() {
+  local venv=$TARGET/test-venv
+  [ -x "$venv/bin/python" ] && "$venv/bin/python" -c 'import lxml, saxonche' 2>/dev/null && return
+  say "Installing lxml and saxonche into $venv"
+  rm -rf "$venv"
+  if ! run python3 -m venv "$venv" || ! run "$venv/bin/pip" install -q --disable-pip-version-check lxml saxonche; then
+    rm -rf "$venv"
+    note "They could not be had (no network?): the tests against GİB's schemas and Schematron will say that they skip."
+  fi
+}
+
+supply_chain() {
+  say "Licences, bans, advisories (cargo deny)"
+  if ! cargo deny --version >/dev/null 2>&1; then
+    note "cargo-deny is not installed, so licences, bans and advisories were not checked here: cargo install --locked cargo-deny"
+    return
+  fi
+  cargo_step "cargo deny" deny --locked check bans licenses sources
+  # The advisory database is fetched from GitHub: no network is no verdict, a found advisory is one.
+  if run cargo deny fetch db >/dev/null 2>&1; then
+    cargo_step "cargo deny" deny --locked check advisories
+  else
+    note "The advisory database could not be fetched, so advisories were not checked here."
+  fi
+}
+
+clean_up_on_exit
+tools
+python_tools
+for script in "${SETUP[@]}"; do
+  [ -x "$script" ] || continue
+  say "$script"
+  run "$script" || note "$script could not set everything up: its tests will say what they skip."
+done
+
+say "Formatting"
+cargo_step "formatting (cargo fmt mends it)" fmt --all --check
+
+say "Scripts (shellcheck) and unsafe code"
+run shellcheck -x scripts/*.sh .ci/run || die 1 "shellcheck found fault with a script (above)"
+run scripts/check-unsafe.sh || exit 1
+if compgen -G 'deploy/prometheus/*.test.yaml' >/dev/null; then
+  run promtool test rules deploy/prometheus/*.test.yaml || die 1 "an alert rule does not do what its test says (above)"
+fi
+
+say "Lints (clippy)"
+cargo_step "clippy" clippy --workspace --all-targets --locked -- -D warnings
+
+supply_chain
+
+say "Tests"
+# --all-targets builds the binaries with the very features that the tests are built with: the end-to-end tests run these.
+cargo_step "the build of the tests" build --workspace --all-targets --locked
+export MUHURDAR_BIN=$TARGET/debug/muhurdar MUHURDAR_LOADTEST_BIN=$TARGET/debug/muhurdar-loadtest
+export MUHURDAR_TEST_VENV=$TARGET/test-venv
+# The end: what cargo says last is what this says last.
+run cargo test --workspace --locked

@@ -1,0 +1,1 @@
+//! A PKCS#11 module that misbehaves on command.

@@ -1,0 +1,104 @@
+//! Listening for what a document says about its seal.
+
+use std::collections::HashSet;
+
+use crate::error::{Fault, Reason};
+use crate::profile::{FIELDS, Field, Role};
+use crate::scan::StartTag;
+use crate::scope::Ns;
+
+/// No identifier is longer, in bytes.
+const LONGEST: usize = 1024;
+/// All the Ids of a document together are not larger, in bytes.
+const ALL_IDS: usize = 4 << 20;
+
+/// What was heard so far.
+#[derive(Debug, Default)]
+pub(super) struct Listener {
+    values: [Option<String>; FIELDS],
+    /// The field whose element is open, at this depth, and its text so far.
+    open: Option<(Field, u32, Vec<u8>)>,
+    ids: HashSet<Box<[u8]>>,
+    ids_size: usize,
+}
+
+impl Listener {
+    /// Takes what was said.
+    pub(super) fn take(&mut self, field: Field) -> Option<String> {
+        self.values[field as usize].take()
+    }
+
+    /// Whether an element of the document carries this Id.
+    pub(super) fn has_id(&self, id: &str) -> bool {
+        self.ids.contains(id.as_bytes())
+    }
+
+    /// Whether text is listened to.
+    #[inline(always)]
+    pub(super) fn is_open(&self) -> bool {
+        self.open.is_some()
+    }
+
+    /// An element with a meaning begins.
+    pub(super) fn start(&mut self, tag: &StartTag<'_>, role: Role) {
+        let Role::Text(field, schemes) = role else { return };
+        let scheme = tag.attribute(Ns::NONE, "schemeID").unwrap_or_default();
+        let fits = schemes.is_empty() || schemes.iter().any(|known| known.as_bytes() == scheme);
+        if fits && self.values[field as usize].is_none() {
+            self.open = Some((field, tag.depth, Vec::new()));
+        }
+    }
+
+    /// Text, `at` so far into the window, directly or deeper inside the element listened to.
+    pub(super) fn text(&mut self, value: &[u8], at: usize) -> Result<(), Fault> {
+        let Some((.., text)) = &mut self.open else {
+            return Ok(());
+        };
+        if text.len() + value.len() > LONGEST {
+            return Err(Fault::new(
+                at,
+                Reason::Limit {
+                    what: "an identifier",
+                    limit: LONGEST as u64,
+                },
+            ));
+        }
+        text.extend_from_slice(value);
+        Ok(())
+    }
+
+    /// The element at `depth` ends.
+    pub(super) fn end(&mut self, depth: u32) {
+        if self.open.as_ref().is_none_or(|(_, open, _)| *open != depth) {
+            return;
+        }
+        let Some((field, _, text)) = self.open.take() else {
+            return;
+        };
+        let text = String::from_utf8_lossy(text.trim_ascii());
+        if !text.is_empty() {
+            self.values[field as usize] = Some(text.into_owned());
+        }
+    }
+
+    /// Notes the Id of an element. Attributes of this name are of type ID in every schema concerned, and verifiers look
+    /// for all of them.
+    #[inline(always)]
+    pub(super) fn note_ids(&mut self, tag: &StartTag<'_>) -> Result<(), Fault> {
+        for attribute in tag.attributes() {
+            let local = attribute.name.local;
+            if local.len() == 2 && local.eq_ignore_ascii_case(b"id") {
+                self.ids_size += attribute.value.len();
+                if self.ids_size > ALL_IDS {
+                    let reason = Reason::Limit {
+                        what: "bytes of Ids",
+                        limit: ALL_IDS as u64,
+                    };
+                    return Err(Fault::new(tag.range.start, reason));
+                }
+                self.ids.insert(attribute.value.into());
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,174 @@
+//! The documents that are sealed: how each is told by its root, and where in it what stands.
+//!
+//! A file per family, each a table: which elements the preparation listens to, by expanded name and never by prefix, and
+//! what each of them means for the seal. In comes a root element's name, out goes the table. Nothing here walks a
+//! document, digests or writes.
+
+mod earsiv;
+mod edefter;
+mod hr;
+mod ubl;
+
+use crate::error::{Label, Reason};
+use crate::scan::Name;
+use crate::scope::Ns;
+
+/// The documents that are sealed here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum DocumentType {
+    /// UBL-TR Invoice: e-Fatura, e-Arşiv Fatura, e-SMM.
+    Invoice,
+    /// UBL-TR CreditNote: e-Müstahsil Makbuzu.
+    CreditNote,
+    /// UBL-TR DespatchAdvice: e-İrsaliye.
+    DespatchAdvice,
+    /// UBL-TR ReceiptAdvice: e-İrsaliye answer.
+    ReceiptAdvice,
+    /// UBL-TR ApplicationResponse: KABUL, RED and IADE answers.
+    ApplicationResponse,
+    /// e-Arşiv report (`eArsivRaporu`).
+    EArsivReport,
+    /// e-Defter ledger (`edefter:defter`): yevmiye, kebir.
+    EDefterLedger,
+    /// e-Defter berat (`edefter:berat`).
+    EDefterBerat,
+    /// HR-XML `ProcessUserAccount` and `CancelUserAccount`.
+    UserAccount,
+}
+
+impl DocumentType {
+    /// What the root element is called.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Invoice => "Invoice",
+            Self::CreditNote => "CreditNote",
+            Self::DespatchAdvice => "DespatchAdvice",
+            Self::ReceiptAdvice => "ReceiptAdvice",
+            Self::ApplicationResponse => "ApplicationResponse",
+            Self::EArsivReport => "eArsivRaporu",
+            Self::EDefterLedger => "defter",
+            Self::EDefterBerat => "berat",
+            Self::UserAccount => "ProcessUserAccount or CancelUserAccount",
+        }
+    }
+
+    /// The document whose root element has this name.
+    pub(crate) fn of_root(name: &Name<'_>) -> Result<Self, Reason> {
+        Ok(match (name.ns, name.local) {
+            (Ns::INVOICE, b"Invoice") => Self::Invoice,
+            (Ns::CREDIT_NOTE, b"CreditNote") => Self::CreditNote,
+            (Ns::DESPATCH_ADVICE, b"DespatchAdvice") => Self::DespatchAdvice,
+            (Ns::RECEIPT_ADVICE, b"ReceiptAdvice") => Self::ReceiptAdvice,
+            (Ns::APPLICATION_RESPONSE, b"ApplicationResponse") => Self::ApplicationResponse,
+            (Ns::EARSIV, b"eArsivRaporu") => Self::EArsivReport,
+            (Ns::EDEFTER, b"defter") => Self::EDefterLedger,
+            (Ns::EDEFTER, b"berat") => Self::EDefterBerat,
+            (Ns::HR_XML, b"ProcessUserAccount" | b"CancelUserAccount") => Self::UserAccount,
+            (Ns::ENVELOPE, b"StandardBusinessDocument") => return Err(Reason::Envelope),
+            _ => {
+                return Err(Reason::DocumentUnknown {
+                    name: Label::new(name.qualified),
+                });
+            }
+        })
+    }
+
+    /// Whether it belongs to the UBL family, whose seals carry a `xades:ClaimedRole`.
+    pub fn is_ubl(self) -> bool {
+        matches!(
+            self,
+            Self::Invoice | Self::CreditNote | Self::DespatchAdvice | Self::ReceiptAdvice | Self::ApplicationResponse
+        )
+    }
+
+    /// Where in it what stands.
+    pub(crate) fn family(self) -> &'static Family {
+        match self {
+            Self::Invoice | Self::CreditNote => &ubl::ACCOUNTING_SUPPLIER,
+            Self::DespatchAdvice => &ubl::DESPATCH_SUPPLIER,
+            Self::ReceiptAdvice => &ubl::DELIVERY_CUSTOMER,
+            Self::ApplicationResponse => &ubl::SENDER,
+            Self::EArsivReport => &earsiv::REPORT,
+            Self::EDefterLedger => &edefter::LEDGER,
+            Self::EDefterBerat => &edefter::BERAT,
+            Self::UserAccount => &hr::USER_ACCOUNT,
+        }
+    }
+}
+
+/// An expanded name.
+pub(crate) type Element = (Ns, &'static str);
+
+/// What the preparation must know of a family of documents.
+#[derive(Debug)]
+pub(crate) struct Family {
+    /// The elements to listen to; the root is the first.
+    pub(crate) nodes: &'static [Node],
+    /// What to say where the document has no place for a seal.
+    pub(crate) no_place: &'static str,
+}
+
+/// An element to listen to.
+#[derive(Debug)]
+pub(crate) struct Node {
+    /// Its parent, as an index into [`Family::nodes`].
+    pub(crate) parent: usize,
+    pub(crate) element: Element,
+    pub(crate) role: Role,
+}
+
+/// What an element means for the seal.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Role {
+    /// Only a step on the way.
+    Step,
+    /// Its text says something; only with one of these values of `schemeID`, if there are any.
+    Text(Field, &'static [&'static str]),
+    /// Its content is the seal, if there is nothing in it but white space or a placeholder.
+    Slot,
+    /// Where there is no place by its end, the seal goes there, inside these elements.
+    Append(&'static [Element]),
+    /// Where there is no place when the first of its children begins, and that is not listened to, the seal goes before
+    /// it, inside these elements.
+    Prepend(&'static [Element]),
+    /// Where there is no place when it begins, the seal goes before it, inside these elements.
+    Before(&'static [Element]),
+    /// Must be there before a seal is appended.
+    Required,
+    /// Must not be there.
+    Forbidden(&'static str),
+}
+
+impl Role {
+    /// Whether `element` is all that it appends around a seal.
+    pub(crate) fn appends_only(self, element: Element) -> bool {
+        matches!(self, Self::Append([only]) if only.0 == element.0 && only.1 == element.1)
+    }
+}
+
+/// What a document says about its seal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Field {
+    /// Its own identifier.
+    DocumentId,
+    /// Whom it names as its sealer.
+    Signer,
+    /// Whose it is, where it names no sealer.
+    Identity,
+    /// Whose it is, where even that is missing.
+    IdentityElse,
+    /// The Id that it gives its seal.
+    SignatureUri,
+}
+
+/// How many fields there are.
+pub(crate) const FIELDS: usize = 5;
+
+const fn node(parent: usize, ns: Ns, local: &'static str, role: Role) -> Node {
+    Node {
+        parent,
+        element: (ns, local),
+        role,
+    }
+}

@@ -1,0 +1,359 @@
+//! Start tags and end tags: names, attributes, namespaces.
+
+use crate::error::{Fault, Inside, Label, Reason};
+
+use super::chars::{self, NAME, NAME_START, SPACE};
+use super::core::{Core, Open, State, Step};
+use super::event::{EndTag, Handler, RawAttribute, Span, StartTag, Window};
+use super::value;
+
+/// How a start tag went on after its name.
+enum Rest {
+    Short,
+    Complete {
+        end: usize,
+        empty: bool,
+        /// One space before each attribute and none elsewhere, double quotes, values that need no rewriting.
+        tidy: bool,
+    },
+}
+
+impl Core {
+    /// The start tag at the `<` at `at`.
+    #[inline(always)]
+    pub(super) fn start_tag<H: Handler>(
+        &mut self,
+        w: &Window<'_>,
+        at: usize,
+        last: bool,
+        h: &mut H,
+    ) -> Result<Step, Fault> {
+        let b = w.bytes;
+        let Some(name) = self.name(b, at + 1)? else {
+            return self.short_tag(at, last, b.len());
+        };
+        if self.state != State::Content && self.root_seen {
+            return Err(Fault::new(at, Reason::SecondRoot));
+        }
+        let mut rest = Rest::Complete {
+            end: name.end + 1,
+            empty: false,
+            tidy: true,
+        };
+        self.attributes.clear();
+        self.declarations.clear();
+        self.order.clear();
+        if b[name.end] != b'>' {
+            rest = self.attributes(b, at, name.end)?;
+        }
+        let Rest::Complete { end, empty, tidy } = rest else {
+            return self.short_tag(at, last, b.len());
+        };
+        let mut canonical = tidy;
+        if !self.attributes.is_empty() {
+            canonical &= self.namespaces_and_order(b)?;
+        }
+        let ns = self.element_namespace(b, &name)?;
+        if self.open.len() >= self.limits.depth as usize {
+            return Err(Fault::new(
+                at,
+                Reason::Limit {
+                    what: "elements inside each other",
+                    limit: self.limits.depth.into(),
+                },
+            ));
+        }
+        self.open.push(Open {
+            name: self.names.len(),
+            declared: self.declarations.len(),
+        });
+        self.names.extend_from_slice(&b[name.start..name.end]);
+        let depth = self.depth();
+        let tag = StartTag {
+            name: name.name(b, ns),
+            range: at..end,
+            empty,
+            ordinal: self.elements,
+            depth,
+            scope: &self.scope,
+            canonical,
+            bytes: b,
+            scratch: &self.scratch,
+            attributes: &self.attributes,
+            declarations: &self.declarations,
+            order: &self.order,
+        };
+        self.elements += 1;
+        h.start_tag(w, &tag)?;
+        self.root_seen = true;
+        self.state = State::Content;
+        if empty {
+            let qualified = &b[name.start..name.end];
+            h.end_tag(
+                w,
+                &EndTag {
+                    qualified,
+                    range: end..end,
+                    empty,
+                    depth,
+                    scope: &self.scope,
+                    canonical: true,
+                },
+            )?;
+            self.close();
+        }
+        Ok(Step::To(end))
+    }
+
+    /// The end tag at the `<` at `at`.
+    #[inline(always)]
+    pub(super) fn end_tag<H: Handler>(
+        &mut self,
+        w: &Window<'_>,
+        at: usize,
+        last: bool,
+        h: &mut H,
+    ) -> Result<Step, Fault> {
+        let b = w.bytes;
+        let Some(&Open { name, .. }) = self.open.last() else {
+            return Err(Fault::new(at, Reason::EndTagAlone));
+        };
+        let open = &self.names[name..];
+        let rest = &b[at + 2..];
+        let mut end = at + 2 + open.len();
+        let matches = rest.starts_with(open);
+        if !matches || b.get(end) != Some(&b'>') {
+            if !matches || b.get(end).is_some_and(|&byte| chars::is(byte, NAME)) {
+                let found = chars::skip(b, at + 2, NAME);
+                if found == b.len() && found - at <= self.limits.name as usize {
+                    return Self::short(at, last, Inside::Tag, b.len());
+                }
+                let (open, found) = (Label::new(open), Label::new(&b[at + 2..found]));
+                return Err(Fault::new(at, Reason::EndTag { open, found }));
+            }
+            end = chars::skip(b, end, SPACE);
+            match b.get(end) {
+                Some(b'>') => {}
+                Some(_) => return Err(Fault::new(end, Reason::GreaterThanExpected)),
+                None => return self.short_tag(at, last, b.len()),
+            }
+        }
+        let qualified = &b[at + 2..at + 2 + open.len()];
+        let canonical = end == at + 2 + open.len();
+        let depth = self.depth();
+        h.end_tag(
+            w,
+            &EndTag {
+                qualified,
+                range: at..end + 1,
+                empty: false,
+                depth,
+                scope: &self.scope,
+                canonical,
+            },
+        )?;
+        self.close();
+        Ok(Step::To(end + 1))
+    }
+
+    /// Forgets the innermost open element.
+    #[inline(always)]
+    fn close(&mut self) {
+        if let Some(Open { name, declared }) = self.open.pop() {
+            self.names.truncate(name);
+            if declared > 0 {
+                self.scope.pop(declared);
+            }
+        }
+        if self.open.is_empty() {
+            self.state = State::Outside;
+        }
+    }
+
+    #[inline(always)]
+    fn depth(&self) -> u32 {
+        u32::try_from(self.open.len()).expect("the limit on depth is a u32")
+    }
+
+    fn short_tag(&self, at: usize, last: bool, end: usize) -> Result<Step, Fault> {
+        if end - at > self.limits.start_tag as usize {
+            return Err(Fault::new(
+                at,
+                Reason::Limit {
+                    what: "a tag",
+                    limit: self.limits.start_tag.into(),
+                },
+            ));
+        }
+        Self::short(at, last, Inside::Tag, end)
+    }
+
+    /// The qualified name at `start`; `None` where it may go on beyond the window.
+    #[inline(always)]
+    fn name(&self, b: &[u8], start: usize) -> Result<Option<Span>, Fault> {
+        let mut local = start;
+        let mut end = start;
+        let mut odd = false;
+        while end < b.len() {
+            let byte = b[end];
+            if !chars::is(byte, NAME) {
+                break;
+            }
+            odd |= byte >= 0x80;
+            if byte == b':' {
+                odd |= local != start;
+                local = end + 1;
+            }
+            end += 1;
+        }
+        if end - start > self.limits.name as usize {
+            return Err(Fault::new(
+                start,
+                Reason::Limit {
+                    what: "a name",
+                    limit: self.limits.name.into(),
+                },
+            ));
+        }
+        if end == b.len() {
+            return Ok(None);
+        }
+        let starts = |at: usize| chars::is(b[at], NAME_START) && b[at] != b':';
+        if odd || local == end || !starts(start) || !starts(local) {
+            return checked_name(b, start, end).map(Some);
+        }
+        Ok(Some(Span { start, local, end }))
+    }
+
+    #[inline(always)]
+    fn element_namespace(&mut self, b: &[u8], name: &Span) -> Result<crate::scope::Ns, Fault> {
+        if name.local == name.start {
+            return Ok(self.scope.default_namespace());
+        }
+        let prefix = &b[name.start..name.local - 1];
+        let undeclared = || {
+            Fault::new(
+                name.start,
+                Reason::PrefixUndeclared {
+                    prefix: Label::new(prefix),
+                },
+            )
+        };
+        // XML Namespaces, section 3: elements must not have the prefix xmlns. It is never declared.
+        self.scope.resolve(prefix).ok_or_else(undeclared)
+    }
+
+    /// Everything from the end of the element's name to `>`.
+    fn attributes(&mut self, b: &[u8], tag: usize, mut at: usize) -> Result<Rest, Fault> {
+        let mut tidy = true;
+        self.scratch.clear();
+        loop {
+            let space = at;
+            at = chars::skip(b, at, SPACE);
+            match b.get(at) {
+                None => return Ok(Rest::Short),
+                Some(b'>') => {
+                    return Ok(Rest::Complete {
+                        end: at + 1,
+                        empty: false,
+                        tidy: tidy && at == space,
+                    });
+                }
+                Some(b'/') => {
+                    return match b.get(at + 1) {
+                        None => Ok(Rest::Short),
+                        Some(b'>') => Ok(Rest::Complete {
+                            end: at + 2,
+                            empty: true,
+                            tidy: tidy && at == space,
+                        }),
+                        Some(_) => Err(Fault::new(at + 1, Reason::GreaterThanExpected)),
+                    };
+                }
+                Some(_) if at == space => return Err(Fault::new(at, Reason::SpaceExpected)),
+                Some(_) => {}
+            }
+            tidy &= at == space + 1 && b[space] == b' ';
+            if at - tag > self.limits.start_tag as usize {
+                return Err(Fault::new(
+                    tag,
+                    Reason::Limit {
+                        what: "a tag",
+                        limit: self.limits.start_tag.into(),
+                    },
+                ));
+            }
+            if self.attributes.len() >= self.limits.attributes as usize {
+                let limit = self.limits.attributes.into();
+                return Err(Fault::new(
+                    tag,
+                    Reason::Limit {
+                        what: "attributes of an element",
+                        limit,
+                    },
+                ));
+            }
+            let Some(name) = self.name(b, at)? else {
+                return Ok(Rest::Short);
+            };
+            let Some((value, end)) = value::parse(b, &name, &self.limits, &mut self.scratch)? else {
+                return Ok(Rest::Short);
+            };
+            tidy &= value.tidy;
+            self.attributes.push(RawAttribute {
+                name,
+                ns: crate::scope::Ns::NONE,
+                value: value.range,
+                stored: value.stored,
+            });
+            at = end;
+        }
+    }
+}
+
+/// Checks each character of the name `start..end`, and its colon: a QName (Namespaces in XML 1.0, production \[7\]).
+pub(super) fn checked_name(b: &[u8], start: usize, end: usize) -> Result<Span, Fault> {
+    // What begins no name at all is not a qualified name gone wrong.
+    let none = |at: usize| {
+        Fault::new(
+            at,
+            if b[at - 1] == b'<' {
+                Reason::Markup
+            } else {
+                Reason::NameExpected
+            },
+        )
+    };
+    if start == end {
+        return Err(none(start));
+    }
+    let mut local = start;
+    let mut colons = 0;
+    let mut at = start;
+    while at < end {
+        let (code, length) = chars::decode(b, at);
+        let first = at == start;
+        if first && !chars::is_name_start(code) {
+            return Err(none(at));
+        }
+        if !chars::is_name(code) {
+            return Err(Fault::new(at, Reason::Character { code }));
+        }
+        if code == u32::from(b':') {
+            colons += 1;
+            local = at + 1;
+        } else if at == local && !chars::is_name_start(code) {
+            colons = 2;
+        }
+        at += length;
+    }
+    if colons > 1 || local == end || b[start] == b':' {
+        return Err(Fault::new(
+            start,
+            Reason::QualifiedName {
+                name: Label::new(&b[start..end]),
+            },
+        ));
+    }
+    Ok(Span { start, local, end })
+}

@@ -1,0 +1,306 @@
+//! Namespaces in scope, and what prefixes mean.
+//!
+//! Namespace names are numbered: [`Ns`] compares in one instruction, and the names that this crate knows have constant
+//! numbers. A lookup costs the same with three namespaces in scope and with a thousand. What goes out of scope is
+//! forgotten, so memory is bounded by what is in scope at one time.
+
+use std::collections::HashMap;
+
+/// A namespace name, numbered. Numbers other than the constants mean something only while the scanner that gave them is
+/// inside the element that declared it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Ns(u32);
+
+macro_rules! known {
+    ($($(#[$doc:meta])* $name:ident = $number:literal, $uri:literal;)*) => {
+        impl Ns {
+            $($(#[$doc])* pub const $name: Self = Self($number);)*
+        }
+        static KNOWN: &[&str] = &[$($uri),*];
+    };
+}
+
+known! {
+    /// No namespace.
+    NONE = 0, "";
+    /// Bound to `xml` always.
+    XML = 1, "http://www.w3.org/XML/1998/namespace";
+    /// Of namespace declarations themselves; never bound to a prefix.
+    XMLNS = 2, "http://www.w3.org/2000/xmlns/";
+    /// XML Signature.
+    DS = 3, "http://www.w3.org/2000/09/xmldsig#";
+    /// XAdES 1.3.2.
+    XADES = 4, "http://uri.etsi.org/01903/v1.3.2#";
+    /// XAdES 1.4.1.
+    XADES_141 = 5, "http://uri.etsi.org/01903/v1.4.1#";
+    /// UBL extension components.
+    EXT = 6, "urn:oasis:names:specification:ubl:schema:xsd:CommonExtensionComponents-2";
+    /// UBL aggregate components.
+    CAC = 7, "urn:oasis:names:specification:ubl:schema:xsd:CommonAggregateComponents-2";
+    /// UBL basic components.
+    CBC = 8, "urn:oasis:names:specification:ubl:schema:xsd:CommonBasicComponents-2";
+    /// UBL Invoice.
+    INVOICE = 9, "urn:oasis:names:specification:ubl:schema:xsd:Invoice-2";
+    /// UBL CreditNote.
+    CREDIT_NOTE = 10, "urn:oasis:names:specification:ubl:schema:xsd:CreditNote-2";
+    /// UBL DespatchAdvice.
+    DESPATCH_ADVICE = 11, "urn:oasis:names:specification:ubl:schema:xsd:DespatchAdvice-2";
+    /// UBL ReceiptAdvice.
+    RECEIPT_ADVICE = 12, "urn:oasis:names:specification:ubl:schema:xsd:ReceiptAdvice-2";
+    /// UBL ApplicationResponse.
+    APPLICATION_RESPONSE = 13, "urn:oasis:names:specification:ubl:schema:xsd:ApplicationResponse-2";
+    /// UN/CEFACT Standard Business Document Header: the envelope.
+    ENVELOPE = 14, "http://www.unece.org/cefact/namespaces/StandardBusinessDocumentHeader";
+    /// e-Arşiv report.
+    EARSIV = 15, "http://earsiv.efatura.gov.tr";
+    /// e-Defter.
+    EDEFTER = 16, "http://www.edefter.gov.tr";
+    /// XBRL instance 2.1.
+    XBRLI = 17, "http://www.xbrl.org/2003/instance";
+    /// OAGIS 9.
+    OAGIS = 18, "http://www.openapplications.org/oagis/9";
+    /// HR-XML 3.
+    HR_XML = 19, "http://www.hr-xml.org/3";
+    /// XBRL Global Ledger, core.
+    GL_COR = 20, "http://www.xbrl.org/int/gl/cor/2006-10-25";
+}
+
+impl Ns {
+    /// The namespace name of a constant; `None` for a number that was given out while scanning.
+    pub fn known_name(self) -> Option<&'static str> {
+        KNOWN.get(self.0 as usize).copied()
+    }
+}
+
+#[derive(Debug)]
+struct Binding {
+    prefix: Box<[u8]>,
+    ns: Ns,
+    /// The binding of the same prefix that this one hides.
+    outer: Option<u32>,
+}
+
+#[derive(Debug)]
+struct Name {
+    text: Box<[u8]>,
+    uses: u32,
+}
+
+/// Direct-mapped, by short prefix: nearly every name of a document finds its namespace here.
+const CACHE: usize = 16;
+
+/// The namespaces in scope at one place of a document.
+#[derive(Debug)]
+pub struct Scope {
+    /// Those that are not known beforehand; numbered after the known ones.
+    names: Vec<Name>,
+    free: Vec<u32>,
+    numbers: HashMap<Box<[u8]>, u32>,
+    bindings: Vec<Binding>,
+    current: HashMap<Box<[u8]>, u32>,
+    default: Ns,
+    cache: [(u64, Ns); CACHE],
+}
+
+impl Default for Scope {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Scope {
+    pub(crate) fn new() -> Self {
+        Self {
+            names: Vec::new(),
+            free: Vec::new(),
+            numbers: HashMap::new(),
+            bindings: Vec::new(),
+            current: HashMap::new(),
+            default: Ns::NONE,
+            cache: [(0, Ns::NONE); CACHE],
+        }
+    }
+
+    /// How many declarations are in force or hidden.
+    pub(crate) fn len(&self) -> usize {
+        self.bindings.len()
+    }
+
+    /// The namespace of names without a prefix.
+    #[inline(always)]
+    pub fn default_namespace(&self) -> Ns {
+        self.default
+    }
+
+    /// What a prefix (not empty) means here; `None` where it is not declared.
+    #[inline(always)]
+    pub(crate) fn resolve(&mut self, prefix: &[u8]) -> Option<Ns> {
+        if prefix.len() > 7 {
+            return self.lookup(prefix);
+        }
+        let mut key = prefix.len() as u64;
+        for &byte in prefix {
+            key = key << 8 | u64::from(byte);
+        }
+        let slot = (key.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 60) as usize;
+        let (cached, ns) = self.cache[slot % CACHE];
+        if cached == key {
+            return Some(ns);
+        }
+        let ns = self.lookup(prefix)?;
+        self.cache[slot % CACHE] = (key, ns);
+        Some(ns)
+    }
+
+    /// As [`resolve`](Self::resolve), for those who may only look. An empty prefix asks for the default namespace.
+    pub fn lookup(&self, prefix: &[u8]) -> Option<Ns> {
+        match prefix {
+            b"" => Some(self.default),
+            b"xml" => Some(Ns::XML),
+            _ => self.current.get(prefix).map(|&at| self.bindings[at as usize].ns),
+        }
+    }
+
+    /// The namespace name.
+    pub fn name(&self, ns: Ns) -> &[u8] {
+        match ns.known_name() {
+            Some(known) => known.as_bytes(),
+            None => self
+                .names
+                .get(ns.0 as usize - KNOWN.len())
+                .map_or(b"", |name| &name.text),
+        }
+    }
+
+    /// Declares a prefix (empty: the default namespace) until the matching [`pop`](Self::pop). Says its number and
+    /// whether it means anything else than before.
+    pub(crate) fn push(&mut self, prefix: &[u8], uri: &[u8]) -> (Ns, bool) {
+        let ns = self.number(uri);
+        let at = u32::try_from(self.bindings.len()).expect("the limit on namespaces is a u32");
+        let outer = self.current.insert(prefix.into(), at);
+        let before = outer.map_or(Ns::NONE, |outer| self.bindings[outer as usize].ns);
+        self.bindings.push(Binding {
+            prefix: prefix.into(),
+            ns,
+            outer,
+        });
+        self.changed(prefix, ns);
+        (ns, before != ns)
+    }
+
+    /// Forgets the last `count` declarations.
+    pub(crate) fn pop(&mut self, count: usize) {
+        for _ in 0..count {
+            let Some(Binding { prefix, ns, outer }) = self.bindings.pop() else {
+                return;
+            };
+            let before = match outer {
+                Some(outer) => {
+                    let before = self.bindings[outer as usize].ns;
+                    if let Some(current) = self.current.get_mut(&prefix) {
+                        *current = outer;
+                    }
+                    before
+                }
+                None => {
+                    self.current.remove(&prefix);
+                    Ns::NONE
+                }
+            };
+            self.changed(&prefix, before);
+            self.release(ns);
+        }
+    }
+
+    /// Every prefix in scope with its namespace name, ascending by prefix; the default namespace first, if there is one.
+    /// `xml` is not among them.
+    pub fn in_scope(&self) -> Vec<(&[u8], &[u8])> {
+        let mut all: Vec<_> = self
+            .current
+            .values()
+            .map(|&at| &self.bindings[at as usize])
+            .filter(|binding| binding.ns != Ns::NONE && binding.ns != Ns::XML)
+            .map(|binding| (&*binding.prefix, self.name(binding.ns)))
+            .collect();
+        all.sort_unstable();
+        all
+    }
+
+    /// As [`in_scope`](Self::in_scope), as if the last `count` declarations had not been made: what is in scope around an
+    /// element that makes so many.
+    pub(crate) fn in_scope_without(&self, count: usize) -> Vec<(&[u8], &[u8])> {
+        let outer = &self.bindings[..self.bindings.len().saturating_sub(count)];
+        let mut all: Vec<(&[u8], Ns)> = Vec::with_capacity(outer.len());
+        for binding in outer {
+            all.push((&binding.prefix, binding.ns));
+        }
+        // Of each prefix the last: a stable sort keeps them in order.
+        all.sort_by_key(|(prefix, _)| *prefix);
+        let mut named = Vec::with_capacity(all.len());
+        for (at, (prefix, ns)) in all.iter().enumerate() {
+            let hidden = all.get(at + 1).is_some_and(|(next, _)| next == prefix);
+            if !hidden && *ns != Ns::NONE {
+                named.push((*prefix, self.name(*ns)));
+            }
+        }
+        named
+    }
+
+    /// The prefixes bound to `ns` that are in force here, ascending.
+    pub fn prefixes_of(&self, ns: Ns) -> Vec<&[u8]> {
+        let current = self.current.values().map(|&at| &self.bindings[at as usize]);
+        let mut all: Vec<_> = current
+            .filter(|binding| binding.ns == ns)
+            .map(|binding| &*binding.prefix)
+            .collect();
+        all.sort_unstable();
+        all
+    }
+
+    fn changed(&mut self, prefix: &[u8], now: Ns) {
+        if prefix.is_empty() {
+            self.default = now;
+        } else {
+            self.cache = [(0, Ns::NONE); CACHE];
+        }
+    }
+
+    fn number(&mut self, uri: &[u8]) -> Ns {
+        if let Some(known) = KNOWN.iter().position(|known| known.as_bytes() == uri) {
+            return Ns(u32::try_from(known).expect("a short list"));
+        }
+        if let Some(&number) = self.numbers.get(uri) {
+            self.names[number as usize - KNOWN.len()].uses += 1;
+            return Ns(number);
+        }
+        let name = Name {
+            text: uri.into(),
+            uses: 1,
+        };
+        let number = match self.free.pop() {
+            Some(number) => {
+                self.names[number as usize - KNOWN.len()] = name;
+                number
+            }
+            None => {
+                self.names.push(name);
+                u32::try_from(KNOWN.len() + self.names.len() - 1).expect("the limit on namespaces is a u32")
+            }
+        };
+        self.numbers.insert(uri.into(), number);
+        Ns(number)
+    }
+
+    fn release(&mut self, ns: Ns) {
+        if (ns.0 as usize) < KNOWN.len() {
+            return;
+        }
+        let name = &mut self.names[ns.0 as usize - KNOWN.len()];
+        name.uses -= 1;
+        if name.uses == 0 {
+            let text = std::mem::take(&mut name.text);
+            self.numbers.remove(&text);
+            self.free.push(ns.0);
+        }
+    }
+}
