@@ -118,7 +118,7 @@ pub fn run(order: &Order, screen: &Screen) -> Result<(Report, Histogram<u64>), R
         None => Verified::default(),
     };
     screen.stage("");
-    let mut report = assemble(order, &setup, &driven, &verified, ceilings, watch.as_ref());
+    let mut report = assemble(order, &setup, &driven, &verified, &ceilings, watch.as_ref());
     report.started_at = started_at.strftime("%Y-%m-%dT%H:%M:%S%:z").to_string();
     report.machine = Machine {
         load_after: machine::load_average(),
@@ -154,7 +154,7 @@ fn assemble(
     setup: &Setup,
     driven: &Driven,
     verified: &Verified,
-    ceilings: Vec<report::Ceiling>,
+    ceilings: &[ceiling::Measured],
     watch: Option<&Watch>,
 ) -> Report {
     let record = &driven.recorder;
@@ -171,11 +171,7 @@ fn assemble(
     for failure in &record.failures {
         *errors.entry(failure.code.clone()).or_insert(0) += failure.count;
     }
-    let ceiling = ceilings.into_iter().reduce(|mut a, b| {
-        a.measured_per_s.extend(b.measured_per_s);
-        a.sign_per_s = a.measured_per_s.iter().sum::<f64>() / a.measured_per_s.len() as f64;
-        a
-    });
+    let ceiling = ceiling::summary(ceilings);
     let achieved = fastest.map_or(0.0, |segment| segment.achieved_per_s);
     let mut notes = Vec::new();
     if let Some(problem) = watch.and_then(|watch| watch.last_problem.clone()) {
@@ -381,7 +377,7 @@ fn series(record: &recorder::Recorder, driven: &Driven) -> report::Series {
         .filter_map(|s| s.ended)
         .max()
         .map_or(0.0, |at| since(record.origin, at));
-    let keep = (end / record.slice.as_secs_f64()).ceil() as usize + 1;
+    let keep = (end / record.slice.as_secs_f64() - 1e-6).ceil() as usize;
     let slices = &record.slices[..record.slices.len().min(keep)];
     let quantile = |q: f64| {
         slices

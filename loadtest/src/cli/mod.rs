@@ -4,6 +4,7 @@
 //! threshold or a check failed, 0 where all is well.
 
 mod calibrate;
+mod ceiling;
 mod null;
 mod run;
 
@@ -23,6 +24,8 @@ struct Cli {
 enum Command {
     /// Load a service, verify what comes back, and report
     Run(Box<run::Args>),
+    /// What the token itself can do: its raw signing rate by sessions
+    Ceiling(ceiling::Args),
     /// What the generator itself can do on this machine, against a service that seals nothing
     Calibrate(calibrate::Args),
     /// A service that seals nothing, to try the harness on
@@ -79,6 +82,7 @@ pub fn main() -> ExitCode {
     };
     let result = match cli.command {
         Command::Run(args) => run::run(&args),
+        Command::Ceiling(args) => ceiling::run(&args),
         Command::Null(args) => null::run(&args),
         Command::Calibrate(args) => calibrate::run(&args),
     };

@@ -235,6 +235,7 @@ fn order(args: &Args) -> Result<Order, Exit> {
     }
     .map(|config| CeilingOrder {
         config,
+        token: None,
         certificate: taxpayers
             .first()
             .and_then(|taxpayer| taxpayer.certificate.as_ref().map(|der| der.to_vec())),

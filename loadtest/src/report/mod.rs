@@ -162,6 +162,9 @@ pub struct Ceiling {
     pub sign_per_s: f64,
     /// Each measurement.
     pub measured_per_s: Vec<f64>,
+    /// CPU of this machine inside the token's calls, per signature.
+    #[serde(default)]
+    pub cpu_us_per_sign: f64,
     /// Sessions that signed at once.
     pub sessions: usize,
     /// Token, as its configuration names it.
