@@ -15,6 +15,7 @@
 
 pub mod ceiling;
 pub mod cli;
+pub mod criteria;
 pub mod driver;
 pub mod generator;
 mod judge;
@@ -26,5 +27,6 @@ mod recorder;
 pub mod report;
 pub mod run;
 pub mod screen;
+pub mod slo;
 pub mod target;
 mod verify;

@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// All that a run needs.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Order {
     /// Whom to load, and with what.
     pub setup: Setup,

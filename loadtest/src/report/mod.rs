@@ -95,6 +95,14 @@ pub struct Report {
     pub machine: Machine,
 }
 
+impl Report {
+    /// Share of the requests that failed or were not sent, 0 to 1.
+    pub fn error_share(&self) -> f64 {
+        let bad = self.errors.values().sum::<u64>() + self.missed_sends;
+        bad as f64 / ((self.sealed + bad) as f64).max(1.0)
+    }
+}
+
 /// Failures of one code and reason.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Failures {
