@@ -15,6 +15,7 @@
 
 pub mod ceiling;
 pub mod cli;
+pub mod compare;
 pub mod criteria;
 pub mod driver;
 pub mod generator;
@@ -29,4 +30,5 @@ pub mod run;
 pub mod screen;
 pub mod slo;
 pub mod target;
+pub mod timeline;
 mod verify;

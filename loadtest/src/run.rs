@@ -23,6 +23,7 @@ use crate::{
     recorder,
     report::{self, Report},
     screen::Screen,
+    timeline::{Action, Timeline},
     verify::{self, Verified, Xmlsec1},
 };
 
@@ -45,6 +46,8 @@ pub struct Order {
     pub label: Option<String>,
     /// Zipf exponent over the taxpayers, kept in the report.
     pub zipf: f64,
+    /// What to do to the service meanwhile.
+    pub actions: Vec<Action>,
     /// Set by a signal: the run stops at the next tick.
     pub interrupted: Arc<AtomicBool>,
 }
@@ -92,7 +95,9 @@ pub fn run(order: &Order, screen: &Screen) -> Result<(Report, Histogram<u64>), R
     let driver = Driver::start(&setup, order.plan.clone(), &progress)?;
     let total: Duration = order.plan.segments.iter().map(|segment| segment.duration).sum();
     screen.begin(total);
+    let (mut timeline, began) = (Timeline::new(&order.actions), Instant::now());
     let driven = driver.run(|_, segment: &Segment| {
+        timeline.tick(began);
         if let Some(watch) = &mut watch {
             watch.look(Duration::from_millis(900));
         }
@@ -119,6 +124,7 @@ pub fn run(order: &Order, screen: &Screen) -> Result<(Report, Histogram<u64>), R
     };
     screen.stage("");
     let mut report = assemble(order, &setup, &driven, &verified, &ceilings, watch.as_ref());
+    report.events = timeline.events;
     report.started_at = started_at.strftime("%Y-%m-%dT%H:%M:%S%:z").to_string();
     report.machine = Machine {
         load_after: machine::load_average(),

@@ -5,6 +5,7 @@
 
 mod calibrate;
 mod ceiling;
+mod compare;
 mod null;
 mod run;
 
@@ -26,6 +27,8 @@ enum Command {
     Run(Box<run::Args>),
     /// What the token itself can do: its raw signing rate by sessions
     Ceiling(ceiling::Args),
+    /// Is run B better than run A, or is it noise? Exit 1 where B is worse
+    Compare(compare::Args),
     /// What the generator itself can do on this machine, against a service that seals nothing
     Calibrate(calibrate::Args),
     /// A service that seals nothing, to try the harness on
@@ -83,6 +86,7 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Run(args) => run::run(&args),
         Command::Ceiling(args) => ceiling::run(&args),
+        Command::Compare(args) => compare::run(&args),
         Command::Null(args) => null::run(&args),
         Command::Calibrate(args) => calibrate::run(&args),
     };

@@ -24,6 +24,7 @@ use crate::{
     screen::Screen,
     slo,
     target::{self, Identity, Target},
+    timeline::Action,
     verify,
 };
 
@@ -90,6 +91,9 @@ pub(super) struct Args {
     /// The most requests in flight; what the plan wants beyond is counted as not sent
     #[arg(long, value_name = "N", help_heading = LOAD, default_value_t = 4096)]
     max_in_flight: usize,
+    /// Run a shell command at a time of the load, and draw it over the graphs: 30s=kill -HUP 4711. Again for each
+    #[arg(long = "at", value_name = "TIME=COMMAND", help_heading = LOAD)]
+    actions: Vec<Action>,
     /// How long to wait for the last answers
     #[arg(long, value_name = "TIME", help_heading = LOAD, default_value = "10s", value_parser = time)]
     drain: Duration,
@@ -328,6 +332,7 @@ fn order(args: &Args) -> Result<Order, Exit> {
         command: std::env::args().collect(),
         label: args.label.clone(),
         zipf: args.zipf,
+        actions: args.actions.clone(),
         interrupted: interrupted(),
     })
 }
