@@ -9,15 +9,22 @@ use std::{
     time::Duration,
 };
 
+use muhurdar_pool::{Pin, Select, TokenConfig};
 use serde::{Deserialize, Serialize};
+use x509_cert::der::{Decode as _, Encode as _};
 
 use crate::report::Ceiling;
+
+/// As the service's own default.
+const DEFAULT_SESSIONS: usize = 4;
 
 /// How to measure a token.
 #[derive(Clone, Debug)]
 pub struct CeilingOrder {
-    /// The server's configuration: its first `[[token]]` is measured.
+    /// The server's configuration, which names the token.
     pub config: PathBuf,
+    /// The token of this name; the first without.
+    pub token: Option<String>,
     /// Sign with the key of this certificate, DER; any key without.
     pub certificate: Option<Vec<u8>>,
     /// Sessions at once; as the configuration says without.
@@ -43,9 +50,9 @@ pub enum CeilingError {
 
 /// `[[token]]` of a server's configuration; what the server alone needs is passed over.
 #[derive(Clone, Debug, Deserialize)]
-pub struct Token {
+pub(crate) struct Token {
     /// The operator's name for it.
-    pub name: String,
+    pub(crate) name: String,
     /// PKCS#11 library.
     pub module: PathBuf,
     /// Which token of the module, by label.
@@ -65,30 +72,39 @@ struct ServerConfig {
     token: Vec<Token>,
 }
 
-/// The tokens that a server's configuration names; relative paths become relative to the file.
+impl Token {
+    /// Sessions that the service would sign with.
+    pub(crate) fn configured_sessions(&self) -> usize {
+        self.sessions.unwrap_or(DEFAULT_SESSIONS)
+    }
+}
+
+/// A token that a server's configuration names; relative paths become relative to the file.
 ///
 /// # Errors
-/// Where the file cannot be read or names no token.
-pub fn read_tokens(config: &Path) -> Result<Vec<Token>, CeilingError> {
+/// Where the file cannot be read or names no such token.
+pub(crate) fn read_token(config: &Path, name: Option<&str>) -> Result<Token, CeilingError> {
     let text = std::fs::read_to_string(config).map_err(|error| CeilingError::Read(config.to_owned(), error))?;
     let problem = |problem: String| CeilingError::Config(config.to_owned(), problem);
-    let mut parsed: ServerConfig = toml::from_str(&text).map_err(|error| problem(error.to_string()))?;
-    if parsed.token.is_empty() {
-        return Err(problem("names no [[token]]".to_owned()));
-    }
+    let parsed: ServerConfig = toml::from_str(&text).map_err(|error| problem(error.to_string()))?;
+    let mut token = parsed
+        .token
+        .into_iter()
+        .find(|token| name.is_none_or(|name| token.name == name))
+        .ok_or_else(|| problem(name.map_or("names no [[token]]".into(), |name| format!("names no token '{name}'"))))?;
     let beside = config.parent().unwrap_or(Path::new("."));
-    for token in &mut parsed.token {
-        token.module = beside.join(&token.module);
-        token.pin_file = token.pin_file.take().map(|file| beside.join(file));
-    }
-    Ok(parsed.token)
+    token.module = beside.join(&token.module);
+    token.pin_file = token.pin_file.map(|file| beside.join(file));
+    Ok(token)
 }
 
 /// One measurement, as the child prints it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Measured {
+pub(crate) struct Measured {
     /// Token.
     pub token: String,
+    /// Kind of the key that signed.
+    pub key: String,
     /// Sessions at once.
     pub sessions: usize,
     /// Signatures per second.
@@ -101,8 +117,8 @@ pub struct Measured {
 ///
 /// # Errors
 /// Where the configuration or the token is at fault.
-pub fn measure(order: &CeilingOrder) -> Result<Ceiling, CeilingError> {
-    let token = read_tokens(&order.config)?.swap_remove(0);
+pub(crate) fn measure(order: &CeilingOrder) -> Result<Measured, CeilingError> {
+    let token = read_token(&order.config, order.token.as_deref())?;
     let child = |error: std::io::Error| CeilingError::Child(error.to_string());
     let mut command = Command::new(std::env::current_exe().map_err(child)?);
     command
@@ -118,11 +134,15 @@ pub fn measure(order: &CeilingOrder) -> Result<Ceiling, CeilingError> {
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
+    command.args(["--token", &token.name]);
     if let Some(sessions) = order.sessions {
         command.args(["--sessions", &sessions.to_string()]);
     }
     let mut started = command.spawn().map_err(child)?;
-    if let (Some(certificate), Some(mut stdin)) = (&order.certificate, started.stdin.take()) {
+    // Taken out and dropped in any case: the child reads until the end.
+    if let Some(mut stdin) = started.stdin.take()
+        && let Some(certificate) = &order.certificate
+    {
         // A child that ends early says why on its standard error; the broken pipe says less.
         let _ = std::io::Write::write_all(&mut stdin, certificate);
     }
@@ -136,12 +156,60 @@ pub fn measure(order: &CeilingOrder) -> Result<Ceiling, CeilingError> {
             said.to_owned()
         }));
     }
-    let measured: Measured = serde_json::from_slice(&output.stdout)
-        .map_err(|error| CeilingError::Child(format!("its answer cannot be read: {error}")))?;
-    Ok(Ceiling {
-        sign_per_s: measured.sign_per_s,
-        measured_per_s: vec![measured.sign_per_s],
-        sessions: measured.sessions,
-        token: measured.token,
+    serde_json::from_slice(&output.stdout)
+        .map_err(|error| CeilingError::Child(format!("its answer cannot be read: {error}")))
+}
+
+/// Measurements of one run as its report has them; None where there is none.
+pub(crate) fn summary(measured: &[Measured]) -> Option<Ceiling> {
+    let first = measured.first()?;
+    let rates: Vec<f64> = measured.iter().map(|measured| measured.sign_per_s).collect();
+    Some(Ceiling {
+        sign_per_s: rates.iter().sum::<f64>() / rates.len() as f64,
+        measured_per_s: rates,
+        cpu_us_per_sign: measured.iter().map(|m| m.cpu_us_per_sign).sum::<f64>() / measured.len() as f64,
+        sessions: first.sessions,
+        token: first.token.clone(),
+    })
+}
+
+/// Measures in this process, whose environment is the module's.
+pub(crate) fn measure_here(
+    token: &Token,
+    certificate: &[u8],
+    sessions: usize,
+    duration: Duration,
+) -> Result<Measured, CeilingError> {
+    let child = |error: &dyn std::fmt::Display| CeilingError::Child(error.to_string());
+    let select = token.label.clone().map_or(Select::Only, Select::Label);
+    let pin_file = token
+        .pin_file
+        .as_ref()
+        .ok_or_else(|| child(&format!("token {} names no pin_file", token.name)))?;
+    let config = TokenConfig::new(token.name.clone(), token.module.clone(), select, Pin::file(pin_file));
+    let spki = if certificate.is_empty() {
+        None
+    } else {
+        let certificate = x509_cert::Certificate::from_der(certificate).map_err(|error| child(&error))?;
+        Some(
+            certificate
+                .tbs_certificate
+                .subject_public_key_info
+                .to_der()
+                .map_err(|error| child(&error))?,
+        )
+    };
+    let rate = muhurdar_pool::ceiling(&config, spki.as_deref(), sessions, duration).map_err(|error| child(&error))?;
+    Ok(Measured {
+        token: token.name.clone(),
+        key: if spki.is_some() {
+            "the key of the first taxpayer"
+        } else {
+            "its first key"
+        }
+        .to_owned(),
+        sessions: rate.sessions,
+        sign_per_s: rate.per_second(),
+        cpu_us_per_sign: rate.token_cpu.as_secs_f64() * 1e6 / (rate.signatures as f64).max(1.0),
     })
 }

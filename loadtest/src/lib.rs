@@ -15,6 +15,8 @@
 
 pub mod ceiling;
 pub mod cli;
+pub mod compare;
+pub mod criteria;
 pub mod driver;
 pub mod generator;
 mod judge;
@@ -26,5 +28,7 @@ mod recorder;
 pub mod report;
 pub mod run;
 pub mod screen;
+pub mod slo;
 pub mod target;
+pub mod timeline;
 mod verify;

@@ -17,6 +17,14 @@ fn clock(id: rustix::time::ClockId) -> Duration {
     Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or_default())
 }
 
+/// Asks that the calling thread be run when it is ready, before the service it loads: it needs little, and what it gets late it sends late. Where
+/// that is not allowed (no CAP_SYS_NICE) nothing changes; the report shows the lateness either way.
+pub(crate) fn ask_for_priority() {
+    #[cfg(target_os = "linux")]
+    // For Linux nobody means the calling thread, not its process (setpriority(2), notes).
+    let _ = rustix::process::setpriority_process(None, -10);
+}
+
 /// Time for which the calling thread was ready to run and another had the CPU (`schedstat`, second field).
 pub(crate) fn thread_waited() -> Duration {
     let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();

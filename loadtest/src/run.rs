@@ -23,11 +23,12 @@ use crate::{
     recorder,
     report::{self, Report},
     screen::Screen,
+    timeline::{Action, Timeline},
     verify::{self, Verified, Xmlsec1},
 };
 
 /// All that a run needs.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Order {
     /// Whom to load, and with what.
     pub setup: Setup,
@@ -45,6 +46,8 @@ pub struct Order {
     pub label: Option<String>,
     /// Zipf exponent over the taxpayers, kept in the report.
     pub zipf: f64,
+    /// What to do to the service meanwhile.
+    pub actions: Vec<Action>,
     /// Set by a signal: the run stops at the next tick.
     pub interrupted: Arc<AtomicBool>,
 }
@@ -92,7 +95,9 @@ pub fn run(order: &Order, screen: &Screen) -> Result<(Report, Histogram<u64>), R
     let driver = Driver::start(&setup, order.plan.clone(), &progress)?;
     let total: Duration = order.plan.segments.iter().map(|segment| segment.duration).sum();
     screen.begin(total);
+    let (mut timeline, began) = (Timeline::new(&order.actions), Instant::now());
     let driven = driver.run(|_, segment: &Segment| {
+        timeline.tick(began);
         if let Some(watch) = &mut watch {
             watch.look(Duration::from_millis(900));
         }
@@ -118,7 +123,8 @@ pub fn run(order: &Order, screen: &Screen) -> Result<(Report, Histogram<u64>), R
         None => Verified::default(),
     };
     screen.stage("");
-    let mut report = assemble(order, &setup, &driven, &verified, ceilings, watch.as_ref());
+    let mut report = assemble(order, &setup, &driven, &verified, &ceilings, watch.as_ref());
+    report.events = timeline.events;
     report.started_at = started_at.strftime("%Y-%m-%dT%H:%M:%S%:z").to_string();
     report.machine = Machine {
         load_after: machine::load_average(),
@@ -154,7 +160,7 @@ fn assemble(
     setup: &Setup,
     driven: &Driven,
     verified: &Verified,
-    ceilings: Vec<report::Ceiling>,
+    ceilings: &[ceiling::Measured],
     watch: Option<&Watch>,
 ) -> Report {
     let record = &driven.recorder;
@@ -171,11 +177,7 @@ fn assemble(
     for failure in &record.failures {
         *errors.entry(failure.code.clone()).or_insert(0) += failure.count;
     }
-    let ceiling = ceilings.into_iter().reduce(|mut a, b| {
-        a.measured_per_s.extend(b.measured_per_s);
-        a.sign_per_s = a.measured_per_s.iter().sum::<f64>() / a.measured_per_s.len() as f64;
-        a
-    });
+    let ceiling = ceiling::summary(ceilings);
     let achieved = fastest.map_or(0.0, |segment| segment.achieved_per_s);
     let mut notes = Vec::new();
     if let Some(problem) = watch.and_then(|watch| watch.last_problem.clone()) {
@@ -381,7 +383,7 @@ fn series(record: &recorder::Recorder, driven: &Driven) -> report::Series {
         .filter_map(|s| s.ended)
         .max()
         .map_or(0.0, |at| since(record.origin, at));
-    let keep = (end / record.slice.as_secs_f64()).ceil() as usize + 1;
+    let keep = (end / record.slice.as_secs_f64() - 1e-6).ceil() as usize;
     let slices = &record.slices[..record.slices.len().min(keep)];
     let quantile = |q: f64| {
         slices

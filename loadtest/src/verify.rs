@@ -219,3 +219,6 @@ pub(crate) fn share(text: &str) -> Option<f64> {
 pub(crate) fn missing() -> &'static str {
     "xmlsec1 is not installed, and nothing else here can verify a seal: apt-get install xmlsec1, or --verify 0"
 }
+
+#[cfg(test)]
+mod tests;

@@ -78,6 +78,7 @@ impl Bench {
             command: Vec::new(),
             label: None,
             zipf: 0.0,
+            actions: Vec::new(),
             interrupted: Arc::new(AtomicBool::new(false)),
         }
     }

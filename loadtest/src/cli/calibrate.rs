@@ -77,6 +77,7 @@ pub(super) fn run(args: &Args) -> Result<(), Exit> {
             command: std::env::args().collect(),
             label: None,
             zipf: 0.0,
+            actions: Vec::new(),
             interrupted: Arc::new(AtomicBool::new(false)),
         };
         run::run(&order, &Screen::new(true))

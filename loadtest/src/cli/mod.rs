@@ -4,6 +4,8 @@
 //! threshold or a check failed, 0 where all is well.
 
 mod calibrate;
+mod ceiling;
+mod compare;
 mod null;
 mod run;
 
@@ -23,6 +25,10 @@ struct Cli {
 enum Command {
     /// Load a service, verify what comes back, and report
     Run(Box<run::Args>),
+    /// What the token itself can do: its raw signing rate by sessions
+    Ceiling(ceiling::Args),
+    /// Is run B better than run A, or is it noise? Exit 1 where B is worse
+    Compare(compare::Args),
     /// What the generator itself can do on this machine, against a service that seals nothing
     Calibrate(calibrate::Args),
     /// A service that seals nothing, to try the harness on
@@ -79,6 +85,8 @@ pub fn main() -> ExitCode {
     };
     let result = match cli.command {
         Command::Run(args) => run::run(&args),
+        Command::Ceiling(args) => ceiling::run(&args),
+        Command::Compare(args) => compare::run(&args),
         Command::Null(args) => null::run(&args),
         Command::Calibrate(args) => calibrate::run(&args),
     };

@@ -15,13 +15,16 @@ use serde::Deserialize;
 use super::Exit;
 use crate::{
     ceiling::CeilingOrder,
+    criteria::Criteria,
     driver::{Branch, DriveError, Mode, Setup},
     generator::{Kind, SizeMix, Taxpayer, TaxpayerMix, Workload},
     plan::{self, PlanSpec},
-    report,
+    report::{self, Report},
     run::{self, Order, RunError},
     screen::Screen,
+    slo,
     target::{self, Identity, Target},
+    timeline::Action,
     verify,
 };
 
@@ -76,6 +79,9 @@ pub(super) struct Args {
     /// peak | closed:N | constant:R | poisson:R | steps:A..B/S | ramp:A..B | spikes:BASE,SPIKE/EVERY/LASTING | replay:FILE
     #[arg(long, value_name = "PLAN", help_heading = LOAD, default_value = "peak")]
     plan: PlanSpec,
+    /// Search for the highest rate that holds this, such as p99<20ms,errors<0.1%; each rate is tried for --duration
+    #[arg(long, value_name = "LIST", help_heading = LOAD, conflicts_with_all = ["rate", "closed", "plan"])]
+    slo: Option<Criteria>,
     /// How long to measure
     #[arg(long, value_name = "TIME", help_heading = LOAD, default_value = "15s", value_parser = time)]
     duration: Duration,
@@ -85,6 +91,9 @@ pub(super) struct Args {
     /// The most requests in flight; what the plan wants beyond is counted as not sent
     #[arg(long, value_name = "N", help_heading = LOAD, default_value_t = 4096)]
     max_in_flight: usize,
+    /// Run a shell command at a time of the load, and draw it over the graphs: 30s=kill -HUP 4711. Again for each
+    #[arg(long = "at", value_name = "TIME=COMMAND", help_heading = LOAD)]
+    actions: Vec<Action>,
     /// How long to wait for the last answers
     #[arg(long, value_name = "TIME", help_heading = LOAD, default_value = "10s", value_parser = time)]
     drain: Duration,
@@ -134,7 +143,7 @@ pub(super) struct Args {
     verify: Option<String>,
     /// Fail (exit 1) unless this holds: p99<20ms,errors<0.1%,rate>1000
     #[arg(long, value_name = "LIST", help_heading = REPORT)]
-    fail_unless: Option<String>,
+    fail_unless: Option<Criteria>,
     /// The server's configuration, for measuring its token by itself
     #[arg(long, value_name = "FILE", help_heading = REPORT)]
     token_config: Option<PathBuf>,
@@ -178,7 +187,11 @@ pub(super) fn run(args: &Args) -> Result<(), Exit> {
     let screen = Screen::new(args.quiet);
     let (json, out) = (args.json, args.out.clone());
     let order = order(args)?;
-    let (report, latency) = run::run(&order, &screen).map_err(|error| match error {
+    let found = match &args.slo {
+        Some(criteria) => slo::search(&order, criteria, args.duration, args.warmup, args.concurrency, &screen),
+        None => run::run(&order, &screen),
+    };
+    let (report, latency) = found.map_err(|error| match error {
         RunError::Drive(DriveError::Connect(error)) => Exit::unavailable(error),
         RunError::Drive(DriveError::Interrupted) => Exit::interrupted(),
         RunError::Drive(DriveError::Target(error)) => Exit::usage(error),
@@ -197,13 +210,25 @@ pub(super) fn run(args: &Args) -> Result<(), Exit> {
     } else {
         print!("{}", report::table(&report, written.as_ref()));
     }
-    if report.valid {
-        Ok(())
-    } else {
-        Err(Exit::failed(format!(
+    verdict(&report, args.fail_unless.as_ref())
+}
+
+/// Exit 1 where the figures are not valid, a criterion is broken, or no rate holds the objective.
+fn verdict(report: &Report, criteria: Option<&Criteria>) -> Result<(), Exit> {
+    if !report.valid {
+        return Err(Exit::failed(format!(
             "the run is not valid: {}",
             report.problems.join("; ")
-        )))
+        )));
+    }
+    if let Some(slo) = report.slo.as_ref().filter(|slo| slo.holds_per_s.is_none()) {
+        return Err(Exit::failed(format!("no rate that was tried holds {}", slo.asked)));
+    }
+    let broken = criteria.map(|criteria| criteria.broken(report)).unwrap_or_default();
+    if broken.is_empty() {
+        Ok(())
+    } else {
+        Err(Exit::failed(broken.join("; ")))
     }
 }
 
@@ -235,6 +260,7 @@ fn order(args: &Args) -> Result<Order, Exit> {
     }
     .map(|config| CeilingOrder {
         config,
+        token: None,
         certificate: taxpayers
             .first()
             .and_then(|taxpayer| taxpayer.certificate.as_ref().map(|der| der.to_vec())),
@@ -306,6 +332,7 @@ fn order(args: &Args) -> Result<Order, Exit> {
         command: std::env::args().collect(),
         label: args.label.clone(),
         zipf: args.zipf,
+        actions: args.actions.clone(),
         interrupted: interrupted(),
     })
 }

@@ -106,6 +106,7 @@ pub(super) fn run(
     mut orders: mpsc::UnboundedReceiver<Stretch>,
     report: &std::sync::mpsc::Sender<Event>,
 ) {
+    machine::ask_for_priority();
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -236,6 +237,10 @@ impl Worker {
     /// Runs segments that follow each other, waits for their answers, and says how many seals each got in time.
     async fn stretch(self: &Arc<Self>, stretch: &Stretch, index: usize, alarm: &mut Alarm) -> Vec<u64> {
         let mut start = stretch.start;
+        if stretch.first == 0 {
+            // The clock of the report begins with the load, not with the handshakes.
+            self.lock().recorder.origin = start;
+        }
         for (nth, (load, duration)) in stretch.segments.iter().enumerate() {
             let segment = stretch.first + nth;
             let end = start + *duration;

@@ -95,6 +95,14 @@ pub struct Report {
     pub machine: Machine,
 }
 
+impl Report {
+    /// Share of the requests that failed or were not sent, 0 to 1.
+    pub fn error_share(&self) -> f64 {
+        let bad = self.errors.values().sum::<u64>() + self.missed_sends;
+        bad as f64 / ((self.sealed + bad) as f64).max(1.0)
+    }
+}
+
 /// Failures of one code and reason.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Failures {
@@ -162,6 +170,9 @@ pub struct Ceiling {
     pub sign_per_s: f64,
     /// Each measurement.
     pub measured_per_s: Vec<f64>,
+    /// CPU of this machine inside the token's calls, per signature.
+    #[serde(default)]
+    pub cpu_us_per_sign: f64,
     /// Sessions that signed at once.
     pub sessions: usize,
     /// Token, as its configuration names it.

@@ -53,7 +53,7 @@ function niceStep(span, count) {
   return (part <= 1 ? 1 : part <= 2 ? 2 : part <= 5 ? 5 : 10) * ten;
 }
 const M = { left: 56, right: 14, top: 10, bottom: 26 };
-const duration = Math.max(R.series.offered.length * R.series.slice_s, ...R.segments.map(s => s.start_s + s.duration_s), 0.1);
+const duration = Math.max(...R.segments.map(s => s.start_s + s.duration_s), 0.1);
 
 function timeAxis(s, w, h) {
   const x = t => M.left + t / duration * (w - M.left - M.right);
@@ -129,8 +129,8 @@ const S = R.series, slices = S.offered.length;
 // Under half a second per slice a constant rate looks ragged: curves take several slices together.
 const fold = Math.max(1, Math.round(0.5 / S.slice_s)), folds = Math.ceil(slices / fold);
 const folded = list => Array.from({ length: folds }, (_, i) => sum(list.slice(i * fold, i * fold + fold)));
-const foldSeconds = i => Math.max(S.slice_s, Math.min(fold, slices - i * fold) * S.slice_s);
-const middle = i => (i * fold + Math.min(fold, slices - i * fold) / 2) * S.slice_s;
+const foldSeconds = i => Math.max(S.slice_s / 2, Math.min((i + 1) * fold * S.slice_s, duration) - i * fold * S.slice_s);
+const middle = i => i * fold * S.slice_s + foldSeconds(i) / 2;
 const rates = list => folded(list).map((v, i) => v / foldSeconds(i));
 
 function throughput() {
