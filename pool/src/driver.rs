@@ -66,7 +66,7 @@ pub(crate) struct Made {
 }
 
 /// What a token says of itself, read without trusting its clock (`CK_TOKEN_INFO`, PKCS#11 3.1, section 3.4).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct TokenFacts {
     /// Slot identifier.
     pub slot: u64,
@@ -87,7 +87,7 @@ pub struct TokenFacts {
 }
 
 /// `CK_TOKEN_INFO.flags`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 pub struct TokenFlags(pub u64);
 
 macro_rules! flags {
@@ -122,7 +122,7 @@ flags! {
 }
 
 /// A private key as discovery finds it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) struct FoundKey {
     pub(crate) handle: u64,
     pub(crate) label: String,

@@ -36,6 +36,19 @@ pub fn fixture() -> &'static Fixture {
 
 /// Runs the tests on a fresh SoftHSM2, or says why not.
 pub fn main(extra: &[(&str, PathBuf)], tests: Vec<Trial>) -> ExitCode {
+    let mut own = std::env::args_os().skip(1);
+    if own
+        .next()
+        .is_some_and(|first| first == muhurdar_pool::isolation::SUBCOMMAND)
+    {
+        return match muhurdar_pool::isolation::child_main(own) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("{error}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     let mut arguments = Arguments::from_args();
     // The token is one for the process, and figures should not be of each other's load.
     arguments.test_threads = Some(1);

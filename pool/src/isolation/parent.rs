@@ -1,0 +1,212 @@
+//! The parent's side: a driver whose module is in a child.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use secrecy::{ExposeSecret as _, SecretString};
+
+use super::frames::{LaneSocket, Request, Response, function, receive, send};
+use crate::ckr::CkrError;
+use crate::config::{InitArgs, TokenConfig};
+use crate::driver::{Driver, FoundKey, Made, SignCall, TokenFacts, TokenSession};
+use crate::module::lock;
+
+pub(super) struct ChildModule {
+    command: Vec<OsString>,
+    module: PathBuf,
+    init_args: InitArgs,
+    environment: Vec<(String, String)>,
+    /// The longest that one call in the child may take.
+    budget: Duration,
+    running: Mutex<Option<Running>>,
+}
+
+struct Running {
+    child: Child,
+    control: UnixStream,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended by itself; either way it is waited for, so that no zombie stays.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The child crashed, hangs or talks nonsense: only a new one helps.
+fn gone(function: &'static str) -> CkrError {
+    CkrError {
+        function,
+        code: cryptoki_sys::CKR_DEVICE_ERROR as u64,
+    }
+}
+
+impl ChildModule {
+    pub(super) fn new(token: &TokenConfig, command: Vec<OsString>) -> Self {
+        Self {
+            command,
+            module: token.module.clone(),
+            init_args: token.init_args,
+            environment: token.environment.clone(),
+            budget: token.call_budget,
+            running: Mutex::new(None),
+        }
+    }
+
+    fn spawn(&self) -> io::Result<Running> {
+        let (control, theirs) = UnixStream::pair()?;
+        // Finding keys is many calls in one request.
+        control.set_read_timeout(Some(self.budget.saturating_mul(4)))?;
+        let (program, arguments) = self.command.split_first().ok_or(io::ErrorKind::InvalidInput)?;
+        let child = Command::new(program)
+            .args(arguments)
+            .arg(&self.module)
+            .arg(match self.init_args {
+                InitArgs::OsLocking => "os-locking",
+                InitArgs::None => "none",
+            })
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .stdout(Stdio::null())
+            .spawn()?;
+        tracing::info!(module = %self.module.display(), pid = child.id(), "the module runs in a child process");
+        Ok(Running { child, control })
+    }
+
+    fn ask(&self, name: &'static str, request: &Request, descriptor: Option<&OwnedFd>) -> Result<Response, CkrError> {
+        let mut running = lock(&self.running);
+        let Some(child) = running.as_ref() else {
+            return Err(CkrError {
+                function: name,
+                code: cryptoki_sys::CKR_CRYPTOKI_NOT_INITIALIZED as u64,
+            });
+        };
+        let answer = send(&child.control, request, descriptor).and_then(|()| receive::<Response>(&child.control));
+        match answer {
+            Ok((Response::Failed { function: name, code }, _)) => Err(CkrError {
+                function: function(&name),
+                code,
+            }),
+            Ok((response, _)) => Ok(response),
+            Err(error) => {
+                tracing::error!(module = %self.module.display(), %error, call = name, "the child process of the module is lost");
+                // Killed: after half a conversation nothing it says can be trusted.
+                *running = None;
+                Err(gone(name))
+            }
+        }
+    }
+
+    fn done(&self, name: &'static str, request: &Request) -> Result<(), CkrError> {
+        self.ask(name, request, None).map(drop)
+    }
+}
+
+impl Driver for ChildModule {
+    fn start(&self) -> Result<(), CkrError> {
+        {
+            let mut running = lock(&self.running);
+            if let Some(child) = running.as_mut()
+                && !matches!(child.child.try_wait(), Ok(None))
+            {
+                *running = None;
+            }
+            if running.is_none() {
+                let spawned = self.spawn().map_err(|error| {
+                    tracing::error!(module = %self.module.display(), %error, "the child process of the module cannot be started");
+                    gone("C_Initialize")
+                })?;
+                *running = Some(spawned);
+            }
+        }
+        self.done("C_Initialize", &Request::Start)
+    }
+
+    /// Kills the child: lanes that hang in it come back, and the next start makes a new one.
+    fn stop(&self) -> Result<(), CkrError> {
+        *lock(&self.running) = None;
+        Ok(())
+    }
+
+    fn enter(&self) {}
+
+    fn leave(&self) -> Result<(), CkrError> {
+        self.stop()
+    }
+
+    fn can_kill(&self) -> bool {
+        true
+    }
+
+    fn tokens(&self) -> Result<Vec<TokenFacts>, CkrError> {
+        match self.ask("C_GetSlotList", &Request::Tokens, None)? {
+            Response::Tokens(tokens) => Ok(tokens),
+            _ => Err(gone("C_GetSlotList")),
+        }
+    }
+
+    fn facts(&self, slot: u64) -> Result<TokenFacts, CkrError> {
+        match self.ask("C_GetTokenInfo", &Request::Facts { slot }, None)? {
+            Response::Facts(facts) => Ok(facts),
+            _ => Err(gone("C_GetTokenInfo")),
+        }
+    }
+
+    fn open(&self, slot: u64) -> Result<(), CkrError> {
+        self.done("C_OpenSession", &Request::Open { slot })
+    }
+
+    fn login(&self, slot: u64, pin: &SecretString) -> Result<(), CkrError> {
+        let mut request = Request::Login {
+            slot,
+            pin: pin.expose_secret().to_owned(),
+        };
+        let outcome = self.done("C_Login", &request);
+        if let Request::Login { pin, .. } = &mut request {
+            zeroize::Zeroize::zeroize(pin);
+        }
+        outcome
+    }
+
+    fn discover(&self, slot: u64) -> Result<Vec<FoundKey>, CkrError> {
+        match self.ask("C_FindObjects", &Request::Discover { slot }, None)? {
+            Response::Keys(keys) => Ok(keys),
+            _ => Err(gone("C_FindObjects")),
+        }
+    }
+
+    fn close(&self, slot: u64) {
+        if lock(&self.running).is_some() {
+            // A child that is lost has closed everything.
+            let _ = self.done("C_CloseSession", &Request::Close { slot });
+        }
+    }
+
+    fn session(&self, slot: u64, single: bool) -> Result<Box<dyn TokenSession>, CkrError> {
+        let (ours, theirs) = UnixStream::pair().map_err(|_| CkrError {
+            function: "C_OpenSession",
+            code: cryptoki_sys::CKR_HOST_MEMORY as u64,
+        })?;
+        self.ask(
+            "C_OpenSession",
+            &Request::Session { slot, single },
+            Some(&OwnedFd::from(theirs)),
+        )?;
+        Ok(Box::new(ChildSession(LaneSocket::new(ours))))
+    }
+}
+
+struct ChildSession(LaneSocket);
+
+impl TokenSession for ChildSession {
+    fn sign(&mut self, call: &SignCall<'_>) -> Result<Made, CkrError> {
+        self.0.ask(call).unwrap_or_else(|_| Err(gone("C_Sign")))
+    }
+}
