@@ -5,7 +5,7 @@ use crate::error::{Fault, Inside, Label, Reason};
 use super::chars::{self, NAME, NAME_START, SPACE};
 use super::core::{Core, Open, State, Step};
 use super::event::{EndTag, Handler, RawAttribute, Span, StartTag, Window};
-use super::value;
+use super::{simd, value};
 
 /// How a start tag went on after its name.
 enum Rest {
@@ -50,8 +50,11 @@ impl Core {
             return self.short_tag(at, last, b.len());
         };
         let mut canonical = tidy;
-        if !self.attributes.is_empty() {
-            canonical &= self.namespaces_and_order(b)?;
+        match &self.attributes[..] {
+            [] => {}
+            // Nearly all attributes: alone, without a prefix, and no declaration.
+            [one] if one.name.local == one.name.start && b[one.name.start] != b'x' => self.order.push(0),
+            _ => canonical &= self.namespaces_and_order(b)?,
         }
         let ns = self.element_namespace(b, &name)?;
         if self.open.len() >= self.limits.depth as usize {
@@ -64,10 +67,10 @@ impl Core {
             ));
         }
         self.open.push(Open {
-            name: self.names.len(),
+            name: name.start,
+            length: name.end - name.start,
             declared: self.declarations.len(),
         });
-        self.names.extend_from_slice(&b[name.start..name.end]);
         let depth = self.depth();
         let tag = StartTag {
             name: name.name(b, ns),
@@ -115,13 +118,18 @@ impl Core {
         h: &mut H,
     ) -> Result<Step, Fault> {
         let b = w.bytes;
-        let Some(&Open { name, .. }) = self.open.last() else {
+        let Some(&Open { name, length, .. }) = self.open.last() else {
             return Err(Fault::new(at, Reason::EndTagAlone));
         };
-        let open = &self.names[name..];
+        let kept = self.open.len() <= self.kept;
+        let open = if kept {
+            &self.names[name..name + length]
+        } else {
+            &b[name..name + length]
+        };
         let rest = &b[at + 2..];
         let mut end = at + 2 + open.len();
-        let matches = rest.starts_with(open);
+        let matches = rest.get(..open.len()).is_some_and(|rest| simd::same(rest, open));
         if !matches || b.get(end) != Some(&b'>') {
             if !matches || b.get(end).is_some_and(|&byte| chars::is(byte, NAME)) {
                 let found = chars::skip(b, at + 2, NAME);
@@ -159,10 +167,14 @@ impl Core {
     /// Forgets the innermost open element.
     #[inline(always)]
     fn close(&mut self) {
-        if let Some(Open { name, declared }) = self.open.pop() {
-            self.names.truncate(name);
+        if let Some(Open { declared, .. }) = self.open.pop() {
             if declared > 0 {
                 self.scope.pop(declared);
+            }
+            if self.open.len() < self.kept {
+                self.kept = self.open.len();
+                self.names
+                    .truncate(self.open.last().map_or(0, |open| open.name + open.length));
             }
         }
         if self.open.is_empty() {
@@ -191,21 +203,8 @@ impl Core {
     /// The qualified name at `start`; `None` where it may go on beyond the window.
     #[inline(always)]
     fn name(&self, b: &[u8], start: usize) -> Result<Option<Span>, Fault> {
-        let mut local = start;
-        let mut end = start;
-        let mut odd = false;
-        while end < b.len() {
-            let byte = b[end];
-            if !chars::is(byte, NAME) {
-                break;
-            }
-            odd |= byte >= 0x80;
-            if byte == b':' {
-                odd |= local != start;
-                local = end + 1;
-            }
-            end += 1;
-        }
+        let simd::NameShape { end, colon, odd } = simd::name(b, start);
+        let local = colon.map_or(start, |colon| colon + 1);
         if end - start > self.limits.name as usize {
             return Err(Fault::new(
                 start,
