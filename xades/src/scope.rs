@@ -138,10 +138,26 @@ impl Scope {
         if prefix.len() > 7 {
             return self.lookup(prefix);
         }
-        let mut key = prefix.len() as u64;
-        for &byte in prefix {
-            key = key << 8 | u64::from(byte);
+        let mut padded = [0; 8];
+        padded[..prefix.len()].copy_from_slice(prefix);
+        self.resolve_key(u64::from_le_bytes(padded) | (prefix.len() as u64) << 56, prefix)
+    }
+
+    /// As [`resolve`](Self::resolve), of the prefix at a place among other bytes.
+    #[inline(always)]
+    pub(crate) fn resolve_at(&mut self, bytes: &[u8], at: usize, length: usize) -> Option<Ns> {
+        let prefix = &bytes[at..at + length];
+        match bytes[at..].first_chunk::<8>() {
+            Some(near) if length < 8 => {
+                let key = u64::from_le_bytes(*near) & ((1 << (8 * length)) - 1);
+                self.resolve_key(key | (length as u64) << 56, prefix)
+            }
+            _ => self.resolve(prefix),
         }
+    }
+
+    #[inline(always)]
+    fn resolve_key(&mut self, key: u64, prefix: &[u8]) -> Option<Ns> {
         let slot = (key.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 60) as usize;
         let (cached, ns) = self.cache[slot % CACHE];
         if cached == key {

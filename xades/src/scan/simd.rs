@@ -9,6 +9,10 @@ use super::chars::{self, NAME, TEXT_BREAK, VALUE_BREAK};
 /// The first byte at or after `from` that ends plain text ([`TEXT_BREAK`]), or the length.
 #[inline(always)]
 pub(super) fn find_text_break(bytes: &[u8], from: usize) -> usize {
+    // Between two tags there is often nothing.
+    if bytes.get(from) == Some(&b'<') {
+        return from;
+    }
     #[cfg(target_arch = "x86_64")]
     if let Some(found) = x86::find_text_break(bytes, from) {
         return found;
@@ -90,6 +94,24 @@ pub(super) fn same(x: &[u8], y: &[u8]) -> bool {
     !x8.iter().zip(y8).any(different) && x1.iter().zip(y1).all(|(x, y)| x == y)
 }
 
+/// Whether the `length` bytes at `x` and at `y` are equal.
+#[inline(always)]
+pub(super) fn same_within(bytes: &[u8], x: usize, y: usize, length: usize) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    if length <= 32
+        && let (Some(x1), Some(y1)) = (x86::block(bytes, x), x86::block(bytes, y))
+    {
+        if length <= 16 {
+            return x86::same(x1, y1, length);
+        }
+        let tail = length - 16;
+        if let (Some(x2), Some(y2)) = (x86::block(bytes, x + tail), x86::block(bytes, y + tail)) {
+            return x86::same(x1, y1, 16) && x86::same(x2, y2, 16);
+        }
+    }
+    bytes.get(x..x + length).is_some_and(|x| same(x, &bytes[y..y + length]))
+}
+
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     #![allow(
@@ -98,10 +120,9 @@ mod x86 {
     )]
 
     use std::arch::x86_64::{
-        __m128i, __m256i, __m512i, _mm_and_si128, _mm_andnot_si128, _mm_cmpeq_epi8, _mm_loadu_si128, _mm_min_epu8,
+        __m128i, __m256i, _mm_and_si128, _mm_andnot_si128, _mm_cmpeq_epi8, _mm_loadu_si128, _mm_min_epu8,
         _mm_movemask_epi8, _mm_or_si128, _mm_set1_epi8, _mm_sub_epi8, _mm256_andnot_si256, _mm256_cmpeq_epi8,
         _mm256_loadu_si256, _mm256_min_epu8, _mm256_movemask_epi8, _mm256_or_si256, _mm256_set1_epi8,
-        _mm512_cmpeq_epi8_mask, _mm512_cmplt_epu8_mask, _mm512_loadu_si512, _mm512_or_si512, _mm512_set1_epi8,
     };
 
     /// Sixteen bytes from `at`, if there are so many.
@@ -193,6 +214,20 @@ mod x86 {
         unsafe { sse2_value_breaks(block) }
     }
 
+    #[target_feature(enable = "sse2")]
+    #[inline]
+    fn sse2_same(x: __m128i, y: __m128i) -> u32 {
+        mask(_mm_cmpeq_epi8(x, y))
+    }
+
+    /// Whether the first `length` bytes, at most 16, are equal.
+    #[inline(always)]
+    pub(super) fn same(x: __m128i, y: __m128i, length: usize) -> bool {
+        // SAFETY: every x86-64 has SSE2.
+        let equal = unsafe { sse2_same(x, y) };
+        equal.trailing_ones() as usize >= length
+    }
+
     /// What the bytes are to a name.
     #[inline(always)]
     pub(super) fn name_masks(block: __m128i) -> NameMasks {
@@ -215,10 +250,7 @@ mod x86 {
     /// Goes on in text that is long.
     #[inline(never)]
     fn long(bytes: &[u8], from: usize) -> usize {
-        let at = if is_x86_feature_detected!("avx512bw") {
-            // SAFETY: the processor has AVX-512BW, and with it AVX-512F.
-            unsafe { avx512(bytes, from) }
-        } else if is_x86_feature_detected!("avx2") {
+        let at = if is_x86_feature_detected!("avx2") {
             // SAFETY: the processor has AVX2.
             unsafe { avx2(bytes, from) }
         } else {
@@ -261,25 +293,6 @@ mod x86 {
         from
     }
 
-    /// As [`sse2`], 64 bytes at a time.
-    #[target_feature(enable = "avx512bw")]
-    fn avx512(bytes: &[u8], mut from: usize) -> usize {
-        let all = |byte: u8| _mm512_set1_epi8(byte.cast_signed());
-        while let Some(block) = bytes.get(from..).and_then(|rest| rest.first_chunk::<64>()) {
-            // SAFETY: the pointer is to 64 readable bytes, and the load asks for no alignment.
-            let block = unsafe { _mm512_loadu_si512(block.as_ptr().cast::<__m512i>()) };
-            let angle = _mm512_cmpeq_epi8_mask(_mm512_or_si512(block, all(2)), all(b'>'));
-            let rest = _mm512_cmpeq_epi8_mask(block, all(b'&')) | _mm512_cmpeq_epi8_mask(block, all(0xEF));
-            let space = _mm512_cmpeq_epi8_mask(block, all(b'\t')) | _mm512_cmpeq_epi8_mask(block, all(b'\n'));
-            let control = _mm512_cmplt_epu8_mask(block, all(0x20)) & !space;
-            match angle | rest | control {
-                0 => from += 64,
-                mask => return from + mask.trailing_zeros() as usize,
-            }
-        }
-        from
-    }
-
     #[cfg(test)]
     mod tests {
         use super::*;
@@ -299,10 +312,6 @@ mod x86 {
                             // SAFETY: asked for in the line above.
                             assert_eq!(finish(unsafe { avx2(&bytes, from) }), expected);
                         }
-                        if is_x86_feature_detected!("avx512bw") {
-                            // SAFETY: asked for in the line above.
-                            assert_eq!(finish(unsafe { avx512(&bytes, from) }), expected);
-                        }
                     }
                 }
             }
@@ -313,6 +322,20 @@ mod x86 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn equal_bytes_are_told_from_others() {
+        for length in 0..40 {
+            let mut bytes = [b'x'; 90];
+            assert!(same_within(&bytes, 3, 45, length), "{length}");
+            assert_eq!(same_within(&bytes, 3, 89, length), length < 2, "{length}");
+            for at in 0..length {
+                bytes[45 + at] = b'y';
+                assert!(!same_within(&bytes, 3, 45, length) && !same(&bytes[3..3 + length], &bytes[45..45 + length]));
+                bytes[45 + at] = b'x';
+            }
+        }
+    }
 
     #[test]
     fn names_and_values_are_found_as_the_scalar_twins_find_them() {

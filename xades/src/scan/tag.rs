@@ -122,20 +122,23 @@ impl Core {
             return Err(Fault::new(at, Reason::EndTagAlone));
         };
         let kept = self.open.len() <= self.kept;
-        let open = if kept {
-            &self.names[name..name + length]
+        let mut end = at + 2 + length;
+        let matches = if kept {
+            b[at + 2..].starts_with(&self.names[name..name + length])
         } else {
-            &b[name..name + length]
+            simd::same_within(b, at + 2, name, length)
         };
-        let rest = &b[at + 2..];
-        let mut end = at + 2 + open.len();
-        let matches = rest.get(..open.len()).is_some_and(|rest| simd::same(rest, open));
         if !matches || b.get(end) != Some(&b'>') {
             if !matches || b.get(end).is_some_and(|&byte| chars::is(byte, NAME)) {
                 let found = chars::skip(b, at + 2, NAME);
                 if found == b.len() && found - at <= self.limits.name as usize {
                     return Self::short(at, last, Inside::Tag, b.len());
                 }
+                let open = if kept {
+                    &self.names[name..name + length]
+                } else {
+                    &b[name..name + length]
+                };
                 let (open, found) = (Label::new(open), Label::new(&b[at + 2..found]));
                 return Err(Fault::new(at, Reason::EndTag { open, found }));
             }
@@ -146,8 +149,8 @@ impl Core {
                 None => return self.short_tag(at, last, b.len()),
             }
         }
-        let qualified = &b[at + 2..at + 2 + open.len()];
-        let canonical = end == at + 2 + open.len();
+        let qualified = &b[at + 2..at + 2 + length];
+        let canonical = end == at + 2 + length;
         let depth = self.depth();
         h.end_tag(
             w,
@@ -239,7 +242,9 @@ impl Core {
             )
         };
         // XML Namespaces, section 3: elements must not have the prefix xmlns. It is never declared.
-        self.scope.resolve(prefix).ok_or_else(undeclared)
+        self.scope
+            .resolve_at(b, name.start, prefix.len())
+            .ok_or_else(undeclared)
     }
 
     /// Everything from the end of the element's name to `>`.
