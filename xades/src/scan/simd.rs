@@ -328,7 +328,7 @@ mod tests {
         for length in 0..40 {
             let mut bytes = [b'x'; 90];
             assert!(same_within(&bytes, 3, 45, length), "{length}");
-            assert_eq!(same_within(&bytes, 3, 89, length), length < 2, "{length}");
+            assert_eq!(same_within(&bytes, 89, 3, length), length < 2, "{length}");
             for at in 0..length {
                 bytes[45 + at] = b'y';
                 assert!(!same_within(&bytes, 3, 45, length) && !same(&bytes[3..3 + length], &bytes[45..45 + length]));

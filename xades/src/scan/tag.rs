@@ -72,22 +72,11 @@ impl Core {
             declared: self.declarations.len(),
         });
         let depth = self.depth();
-        let tag = StartTag {
-            name: name.name(b, ns),
-            range: at..end,
-            empty,
-            ordinal: self.elements,
-            depth,
-            scope: &self.scope,
-            canonical,
-            bytes: b,
-            scratch: &self.scratch,
-            attributes: &self.attributes,
-            declarations: &self.declarations,
-            order: &self.order,
-        };
+        let passes = canonical && !empty && h.lets_start_pass(ns, depth, self.attributes.len());
+        if !passes {
+            self.describe(w, &name, ns, at..end, empty, canonical, h)?;
+        }
         self.elements += 1;
-        h.start_tag(w, &tag)?;
         self.root_seen = true;
         self.state = State::Content;
         if empty {
@@ -106,6 +95,38 @@ impl Core {
             self.close();
         }
         Ok(Step::To(end))
+    }
+
+    /// Tells the handler of the start tag at hand.
+    #[inline]
+    #[allow(clippy::too_many_arguments, reason = "the parts of one tag")]
+    fn describe<H: Handler>(
+        &self,
+        w: &Window<'_>,
+        name: &Span,
+        ns: crate::scope::Ns,
+        range: std::ops::Range<usize>,
+        empty: bool,
+        canonical: bool,
+        h: &mut H,
+    ) -> Result<(), Fault> {
+        let b = w.bytes;
+        let depth = self.depth();
+        let tag = StartTag {
+            name: name.name(b, ns),
+            range,
+            empty,
+            ordinal: self.elements,
+            depth,
+            scope: &self.scope,
+            canonical,
+            bytes: b,
+            scratch: &self.scratch,
+            attributes: &self.attributes,
+            declarations: &self.declarations,
+            order: &self.order,
+        };
+        h.start_tag(w, &tag)
     }
 
     /// The end tag at the `<` at `at`.
@@ -152,6 +173,10 @@ impl Core {
         let qualified = &b[at + 2..at + 2 + length];
         let canonical = end == at + 2 + length;
         let depth = self.depth();
+        if canonical && h.lets_end_pass(depth) {
+            self.close();
+            return Ok(Step::To(end + 1));
+        }
         h.end_tag(
             w,
             &EndTag {
