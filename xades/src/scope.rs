@@ -63,11 +63,20 @@ known! {
     HR_XML = 19, "http://www.hr-xml.org/3";
     /// XBRL Global Ledger, core.
     GL_COR = 20, "http://www.xbrl.org/int/gl/cor/2006-10-25";
+    /// XML Schema instance: in nearly every document.
+    XSI = 21, "http://www.w3.org/2001/XMLSchema-instance";
+    /// UN/CEFACT documentation: declared by nearly every UBL document.
+    CCTS = 22, "urn:un:unece:uncefact:documentation:2";
     /// XML Signature 1.1's additions.
-    DS_11 = 21, "http://www.w3.org/2009/xmldsig11#";
+    DS_11 = 23, "http://www.w3.org/2009/xmldsig11#";
 }
 
 impl Ns {
+    /// Whether it is the namespace name of a constant.
+    pub(crate) fn is_known(name: &[u8]) -> bool {
+        KNOWN.iter().any(|known| known.as_bytes() == name)
+    }
+
     /// The namespace name of a constant; `None` for a number that was given out while scanning.
     pub fn known_name(self) -> Option<&'static str> {
         KNOWN.get(self.0 as usize).copied()
@@ -90,6 +99,8 @@ struct Name {
 
 /// Direct-mapped, by short prefix: nearly every name of a document finds its namespace here.
 const CACHE: usize = 16;
+/// Of so many bindings, a look at each is quicker than a hash.
+const FEW: usize = 24;
 
 /// The namespaces in scope at one place of a document.
 #[derive(Debug)]
@@ -99,6 +110,7 @@ pub struct Scope {
     free: Vec<u32>,
     numbers: HashMap<Box<[u8]>, u32>,
     bindings: Vec<Binding>,
+    /// Prefixes to bindings; kept where there are more than a few.
     current: HashMap<Box<[u8]>, u32>,
     default: Ns,
     cache: [(u64, Ns); CACHE],
@@ -140,10 +152,26 @@ impl Scope {
         if prefix.len() > 7 {
             return self.lookup(prefix);
         }
-        let mut key = prefix.len() as u64;
-        for &byte in prefix {
-            key = key << 8 | u64::from(byte);
+        let mut padded = [0; 8];
+        padded[..prefix.len()].copy_from_slice(prefix);
+        self.resolve_key(u64::from_le_bytes(padded) | (prefix.len() as u64) << 56, prefix)
+    }
+
+    /// As [`resolve`](Self::resolve), of the prefix at a place among other bytes.
+    #[inline(always)]
+    pub(crate) fn resolve_at(&mut self, bytes: &[u8], at: usize, length: usize) -> Option<Ns> {
+        let prefix = &bytes[at..at + length];
+        match bytes[at..].first_chunk::<8>() {
+            Some(near) if length < 8 => {
+                let key = u64::from_le_bytes(*near) & ((1 << (8 * length)) - 1);
+                self.resolve_key(key | (length as u64) << 56, prefix)
+            }
+            _ => self.resolve(prefix),
         }
+    }
+
+    #[inline(always)]
+    fn resolve_key(&mut self, key: u64, prefix: &[u8]) -> Option<Ns> {
         let slot = (key.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 60) as usize;
         let (cached, ns) = self.cache[slot % CACHE];
         if cached == key {
@@ -159,7 +187,7 @@ impl Scope {
         match prefix {
             b"" => Some(self.default),
             b"xml" => Some(Ns::XML),
-            _ => self.current.get(prefix).map(|&at| self.bindings[at as usize].ns),
+            _ => self.find(prefix).map(|at| self.bindings[at as usize].ns),
         }
     }
 
@@ -179,7 +207,15 @@ impl Scope {
     pub(crate) fn push(&mut self, prefix: &[u8], uri: &[u8]) -> (Ns, bool) {
         let ns = self.number(uri);
         let at = u32::try_from(self.bindings.len()).expect("the limit on namespaces is a u32");
-        let outer = self.current.insert(prefix.into(), at);
+        let outer = self.find(prefix);
+        if self.bindings.len() >= FEW {
+            if self.current.is_empty() {
+                let all = self.bindings.iter().zip(0..);
+                self.current
+                    .extend(all.map(|(binding, at)| (binding.prefix.clone(), at)));
+            }
+            self.current.insert(prefix.into(), at);
+        }
         let before = outer.map_or(Ns::NONE, |outer| self.bindings[outer as usize].ns);
         self.bindings.push(Binding {
             prefix: prefix.into(),
@@ -211,21 +247,25 @@ impl Scope {
             };
             self.changed(&prefix, before);
             self.release(ns);
+            if self.bindings.len() == FEW {
+                self.current.clear();
+            }
         }
+    }
+
+    /// The binding of a prefix that is in force.
+    fn find(&self, prefix: &[u8]) -> Option<u32> {
+        if self.bindings.len() > FEW {
+            return self.current.get(prefix).copied();
+        }
+        let at = self.bindings.iter().rposition(|binding| *binding.prefix == *prefix)?;
+        u32::try_from(at).ok()
     }
 
     /// Every prefix in scope with its namespace name, ascending by prefix; the default namespace first, if there is one.
     /// `xml` is not among them.
     pub fn in_scope(&self) -> Vec<(&[u8], &[u8])> {
-        let mut all: Vec<_> = self
-            .current
-            .values()
-            .map(|&at| &self.bindings[at as usize])
-            .filter(|binding| binding.ns != Ns::NONE && binding.ns != Ns::XML)
-            .map(|binding| (&*binding.prefix, self.name(binding.ns)))
-            .collect();
-        all.sort_unstable();
-        all
+        self.in_scope_without(0)
     }
 
     /// As [`in_scope`](Self::in_scope), as if the last `count` declarations had not been made: what is in scope around an
@@ -246,17 +286,6 @@ impl Scope {
             }
         }
         named
-    }
-
-    /// The prefixes bound to `ns` that are in force here, ascending.
-    pub fn prefixes_of(&self, ns: Ns) -> Vec<&[u8]> {
-        let current = self.current.values().map(|&at| &self.bindings[at as usize]);
-        let mut all: Vec<_> = current
-            .filter(|binding| binding.ns == ns)
-            .map(|binding| &*binding.prefix)
-            .collect();
-        all.sort_unstable();
-        all
     }
 
     fn changed(&mut self, prefix: &[u8], now: Ns) {
@@ -304,5 +333,33 @@ impl Scope {
             self.numbers.remove(&text);
             self.free.push(ns.0);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_goes_out_of_scope_is_what_it_was_before_however_many_there_are() {
+        let mut scope = Scope::new();
+        for round in 0..100_u32 {
+            scope.push(format!("p{round}").as_bytes(), format!("urn:{round}").as_bytes());
+            scope.push(b"same", format!("urn:same:{round}").as_bytes());
+        }
+        for round in (0..100_u32).rev() {
+            assert_eq!(scope.len(), 2 * round as usize + 2);
+            let ns = scope.resolve(b"same").unwrap();
+            assert_eq!(scope.name(ns), format!("urn:same:{round}").as_bytes());
+            for other in [0, round / 2, round] {
+                let ns = scope.lookup(format!("p{other}").as_bytes()).unwrap();
+                assert_eq!(scope.name(ns), format!("urn:{other}").as_bytes());
+            }
+            assert_eq!(scope.in_scope().len(), round as usize + 2);
+            assert_eq!(scope.in_scope_without(2).len(), round as usize + usize::from(round > 0));
+            scope.pop(2);
+            assert!(scope.lookup(format!("p{round}").as_bytes()).is_none());
+        }
+        assert!(scope.lookup(b"same").is_none() && scope.numbers.is_empty() && scope.current.is_empty());
     }
 }

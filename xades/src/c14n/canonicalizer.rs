@@ -25,6 +25,8 @@ pub struct Canonicalizer<S> {
     form: Form,
     comments: bool,
     subset: Subset,
+    /// Whether canonical tags need no look: all of the document is written, in an inclusive form.
+    lazy: bool,
     /// Whether what comes is written.
     visible: bool,
     /// The depth of the element that the subset names, while inside it.
@@ -32,8 +34,8 @@ pub struct Canonicalizer<S> {
     /// Where the lazy run begins: everything before this place of the window is written or left out.
     run: usize,
     root_seen: bool,
-    /// Elements open.
-    depth: u32,
+    /// Inside the root element.
+    in_root: bool,
     /// The processing instruction at hand has data.
     instruction_data: bool,
     rendered: Rendered,
@@ -53,11 +55,12 @@ impl<S: Sink> Canonicalizer<S> {
             form: method.form,
             comments: method.comments,
             subset,
+            lazy: subset == Subset::Document && method.form != Form::Exclusive,
             visible: !matches!(subset, Subset::Element(_)),
             chosen: None,
             run: 0,
             root_seen: false,
-            depth: 0,
+            in_root: false,
             instruction_data: false,
             rendered: Rendered::new(&method.inclusive_prefixes),
             inherited: Vec::new(),
@@ -218,7 +221,7 @@ impl<S: Sink> Canonicalizer<S> {
 
     /// Canonical XML separates what stands outside the root element by LF (C14N 1.0, section 2.3).
     fn outside_line(&mut self, window: &Window<'_>, range: Range<usize>, after_it: bool) {
-        if self.depth == 0 && after_it != self.root_seen {
+        if !self.in_root && after_it != self.root_seen {
             self.settle(window, if after_it { range.end } else { range.start });
             self.sink.put(b"\n");
         }
@@ -267,8 +270,18 @@ fn write(qualified: &[u8], value: &[u8], out: &mut Vec<u8>) {
 
 impl<S: Sink> Handler for Canonicalizer<S> {
     #[inline(always)]
+    fn lets_start_pass(&mut self, _: Ns, depth: u32, _: usize) -> bool {
+        self.lazy && depth != 1
+    }
+
+    #[inline(always)]
+    fn lets_end_pass(&mut self, depth: u32) -> bool {
+        self.lazy && depth != 1
+    }
+
+    #[inline(always)]
     fn start_tag(&mut self, window: &Window<'_>, tag: &StartTag<'_>) -> Result<(), Fault> {
-        self.depth = tag.depth;
+        self.in_root = true;
         self.root_seen = true;
         if !self.visible {
             return self.hidden_start(window, tag);
@@ -296,7 +309,7 @@ impl<S: Sink> Handler for Canonicalizer<S> {
 
     #[inline(always)]
     fn end_tag(&mut self, window: &Window<'_>, tag: &EndTag<'_>) -> Result<(), Fault> {
-        self.depth = tag.depth - 1;
+        self.in_root = tag.depth > 1;
         if self.visible && !tag.canonical {
             self.leave_out(window, tag.range.clone());
             self.sink.put(b"</");

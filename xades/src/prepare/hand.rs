@@ -287,6 +287,20 @@ impl Hand {
 
 impl Handler for Hand {
     #[inline(always)]
+    fn lets_start_pass(&mut self, ns: Ns, depth: u32, attributes: usize) -> bool {
+        ns != Ns::DS
+            && attributes == 0
+            && depth as usize != self.path.len() + 1
+            && !matches!(self.search, Search::Inside(_))
+            && self.canonicalizer.lets_start_pass(ns, depth, attributes)
+    }
+
+    #[inline(always)]
+    fn lets_end_pass(&mut self, depth: u32) -> bool {
+        depth as usize != self.path.len() && self.canonicalizer.lets_end_pass(depth)
+    }
+
+    #[inline(always)]
     fn start_tag(&mut self, window: &Window<'_>, tag: &StartTag<'_>) -> Result<(), Fault> {
         if tag.name.ns == Ns::DS && tag.name.local == b"Signature" {
             return Err(Fault::new(tag.range.start, Reason::AlreadySealed));

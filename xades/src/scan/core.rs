@@ -38,8 +38,10 @@ pub(super) enum Step {
 /// An element that is open.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Open {
-    /// Where its name begins in `names`.
+    /// Where its name begins: in `names` where that is kept, else in the window.
     pub(super) name: usize,
+    /// Of the name, in bytes.
+    pub(super) length: usize,
     /// Namespace declarations to forget at its end.
     pub(super) declared: usize,
 }
@@ -51,8 +53,10 @@ pub(super) struct Core {
     pub(super) state: State,
     pub(super) scope: Scope,
     pub(super) open: Vec<Open>,
-    /// The names of the open elements, one after the other.
+    /// The names of the elements that were open at the end of a window, one after the other.
     pub(super) names: Vec<u8>,
+    /// How many of the open elements have their names there.
+    pub(super) kept: usize,
     pub(super) root_seen: bool,
     /// Elements so far.
     pub(super) elements: u64,
@@ -74,7 +78,8 @@ impl Core {
             state: State::Start,
             scope: Scope::new(),
             open: Vec::with_capacity(16),
-            names: Vec::with_capacity(512),
+            names: Vec::new(),
+            kept: 0,
             root_seen: false,
             elements: 0,
             brackets: 0,
@@ -107,7 +112,20 @@ impl Core {
             }
         }
         h.window_end(w, at)?;
+        if !last {
+            self.keep_names(w.bytes);
+        }
         Ok(at)
+    }
+
+    /// The window goes; the names of the elements that stay open must not go with it.
+    fn keep_names(&mut self, b: &[u8]) {
+        for open in &mut self.open[self.kept..] {
+            let name = &b[open.name..open.name + open.length];
+            open.name = self.names.len();
+            self.names.extend_from_slice(name);
+        }
+        self.kept = self.open.len();
     }
 
     /// Checks that the document may end here, at the end of a window of `at` bytes.

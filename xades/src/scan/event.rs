@@ -237,6 +237,18 @@ pub enum Part<'a> {
 /// Every byte of the input belongs to exactly one event. Handlers may refuse: the [`Fault`] becomes a
 /// [`Refusal`](crate::Refusal) with its line and column.
 pub trait Handler {
+    /// Asked before [`start_tag`](Self::start_tag), where the tag is canonical as it stands and not empty: `true` lets
+    /// it pass unheard, and spares the scanner to describe it. Of the tag the namespace, the depth and the number of
+    /// attributes are known.
+    #[inline(always)]
+    fn lets_start_pass(&mut self, _ns: Ns, _depth: u32, _attributes: usize) -> bool {
+        false
+    }
+    /// As [`lets_start_pass`](Self::lets_start_pass), for end tags.
+    #[inline(always)]
+    fn lets_end_pass(&mut self, _depth: u32) -> bool {
+        false
+    }
     /// An element begins.
     fn start_tag(&mut self, window: &Window<'_>, tag: &StartTag<'_>) -> Result<(), Fault>;
     /// An element ends.

@@ -164,7 +164,7 @@ fn check(prefix: &[u8], uri: &[u8]) -> Result<(), Reason> {
         }
         _ => {}
     }
-    if is_absolute(uri) {
+    if Ns::is_known(uri) || is_absolute(uri) {
         Ok(())
     } else {
         Err(Reason::NamespaceRelative {

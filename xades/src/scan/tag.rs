@@ -5,7 +5,7 @@ use crate::error::{Fault, Inside, Label, Reason};
 use super::chars::{self, NAME, NAME_START, SPACE};
 use super::core::{Core, Open, State, Step};
 use super::event::{EndTag, Handler, RawAttribute, Span, StartTag, Window};
-use super::value;
+use super::{simd, value};
 
 /// How a start tag went on after its name.
 enum Rest {
@@ -50,8 +50,11 @@ impl Core {
             return self.short_tag(at, last, b.len());
         };
         let mut canonical = tidy;
-        if !self.attributes.is_empty() {
-            canonical &= self.namespaces_and_order(b)?;
+        match &self.attributes[..] {
+            [] => {}
+            // Nearly all attributes: alone, without a prefix, and no declaration.
+            [one] if one.name.local == one.name.start && b[one.name.start] != b'x' => self.order.push(0),
+            _ => canonical &= self.namespaces_and_order(b)?,
         }
         let ns = self.element_namespace(b, &name)?;
         if self.open.len() >= self.limits.depth as usize {
@@ -64,27 +67,16 @@ impl Core {
             ));
         }
         self.open.push(Open {
-            name: self.names.len(),
+            name: name.start,
+            length: name.end - name.start,
             declared: self.declarations.len(),
         });
-        self.names.extend_from_slice(&b[name.start..name.end]);
         let depth = self.depth();
-        let tag = StartTag {
-            name: name.name(b, ns),
-            range: at..end,
-            empty,
-            ordinal: self.elements,
-            depth,
-            scope: &self.scope,
-            canonical,
-            bytes: b,
-            scratch: &self.scratch,
-            attributes: &self.attributes,
-            declarations: &self.declarations,
-            order: &self.order,
-        };
+        let passes = canonical && !empty && h.lets_start_pass(ns, depth, self.attributes.len());
+        if !passes {
+            self.describe(w, &name, ns, at..end, empty, canonical, h)?;
+        }
         self.elements += 1;
-        h.start_tag(w, &tag)?;
         self.root_seen = true;
         self.state = State::Content;
         if empty {
@@ -105,6 +97,38 @@ impl Core {
         Ok(Step::To(end))
     }
 
+    /// Tells the handler of the start tag at hand.
+    #[inline]
+    #[allow(clippy::too_many_arguments, reason = "the parts of one tag")]
+    fn describe<H: Handler>(
+        &self,
+        w: &Window<'_>,
+        name: &Span,
+        ns: crate::scope::Ns,
+        range: std::ops::Range<usize>,
+        empty: bool,
+        canonical: bool,
+        h: &mut H,
+    ) -> Result<(), Fault> {
+        let b = w.bytes;
+        let depth = self.depth();
+        let tag = StartTag {
+            name: name.name(b, ns),
+            range,
+            empty,
+            ordinal: self.elements,
+            depth,
+            scope: &self.scope,
+            canonical,
+            bytes: b,
+            scratch: &self.scratch,
+            attributes: &self.attributes,
+            declarations: &self.declarations,
+            order: &self.order,
+        };
+        h.start_tag(w, &tag)
+    }
+
     /// The end tag at the `<` at `at`.
     #[inline(always)]
     pub(super) fn end_tag<H: Handler>(
@@ -115,19 +139,27 @@ impl Core {
         h: &mut H,
     ) -> Result<Step, Fault> {
         let b = w.bytes;
-        let Some(&Open { name, .. }) = self.open.last() else {
+        let Some(&Open { name, length, .. }) = self.open.last() else {
             return Err(Fault::new(at, Reason::EndTagAlone));
         };
-        let open = &self.names[name..];
-        let rest = &b[at + 2..];
-        let mut end = at + 2 + open.len();
-        let matches = rest.starts_with(open);
+        let kept = self.open.len() <= self.kept;
+        let mut end = at + 2 + length;
+        let matches = if kept {
+            b[at + 2..].starts_with(&self.names[name..name + length])
+        } else {
+            simd::same_within(b, at + 2, name, length)
+        };
         if !matches || b.get(end) != Some(&b'>') {
             if !matches || b.get(end).is_some_and(|&byte| chars::is(byte, NAME)) {
                 let found = chars::skip(b, at + 2, NAME);
                 if found == b.len() && found - at <= self.limits.name as usize {
                     return Self::short(at, last, Inside::Tag, b.len());
                 }
+                let open = if kept {
+                    &self.names[name..name + length]
+                } else {
+                    &b[name..name + length]
+                };
                 let (open, found) = (Label::new(open), Label::new(&b[at + 2..found]));
                 return Err(Fault::new(at, Reason::EndTag { open, found }));
             }
@@ -138,9 +170,13 @@ impl Core {
                 None => return self.short_tag(at, last, b.len()),
             }
         }
-        let qualified = &b[at + 2..at + 2 + open.len()];
-        let canonical = end == at + 2 + open.len();
+        let qualified = &b[at + 2..at + 2 + length];
+        let canonical = end == at + 2 + length;
         let depth = self.depth();
+        if canonical && h.lets_end_pass(depth) {
+            self.close();
+            return Ok(Step::To(end + 1));
+        }
         h.end_tag(
             w,
             &EndTag {
@@ -159,10 +195,14 @@ impl Core {
     /// Forgets the innermost open element.
     #[inline(always)]
     fn close(&mut self) {
-        if let Some(Open { name, declared }) = self.open.pop() {
-            self.names.truncate(name);
+        if let Some(Open { declared, .. }) = self.open.pop() {
             if declared > 0 {
                 self.scope.pop(declared);
+            }
+            if self.open.len() < self.kept {
+                self.kept = self.open.len();
+                self.names
+                    .truncate(self.open.last().map_or(0, |open| open.name + open.length));
             }
         }
         if self.open.is_empty() {
@@ -191,21 +231,8 @@ impl Core {
     /// The qualified name at `start`; `None` where it may go on beyond the window.
     #[inline(always)]
     fn name(&self, b: &[u8], start: usize) -> Result<Option<Span>, Fault> {
-        let mut local = start;
-        let mut end = start;
-        let mut odd = false;
-        while end < b.len() {
-            let byte = b[end];
-            if !chars::is(byte, NAME) {
-                break;
-            }
-            odd |= byte >= 0x80;
-            if byte == b':' {
-                odd |= local != start;
-                local = end + 1;
-            }
-            end += 1;
-        }
+        let simd::NameShape { end, colon, odd } = simd::name(b, start);
+        let local = colon.map_or(start, |colon| colon + 1);
         if end - start > self.limits.name as usize {
             return Err(Fault::new(
                 start,
@@ -240,7 +267,9 @@ impl Core {
             )
         };
         // XML Namespaces, section 3: elements must not have the prefix xmlns. It is never declared.
-        self.scope.resolve(prefix).ok_or_else(undeclared)
+        self.scope
+            .resolve_at(b, name.start, prefix.len())
+            .ok_or_else(undeclared)
     }
 
     /// Everything from the end of the element's name to `>`.

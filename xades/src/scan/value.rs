@@ -5,10 +5,11 @@ use std::ops::Range;
 use crate::error::{Fault, Label, Reason};
 use crate::limits::Limits;
 
-use super::chars::{self, SPACE, VALUE_BREAK};
+use super::chars::{self, SPACE};
 use super::data::allowed;
 use super::event::Span;
 use super::reference::{self, Reference};
+use super::simd;
 
 /// A value that was read.
 pub(super) struct Value {
@@ -42,7 +43,7 @@ pub(super) fn parse(
     };
     let tidy = quote == b'"' && open == name.end + 1;
     let begin = open + 1;
-    let end = chars::find(b, begin, VALUE_BREAK);
+    let end = simd::find_value_break(b, begin);
     let too_long = |end: usize| end - begin > limits.attribute_value as usize;
     if b.get(end) == Some(&quote) && !too_long(end) {
         return Ok(Some((
@@ -122,7 +123,7 @@ fn rewrite(
             }
             _ => at = allowed(b, at)?,
         }
-        at = chars::find(b, at, VALUE_BREAK);
+        at = simd::find_value_break(b, at);
     }
     let value = if copied == begin {
         Value {
