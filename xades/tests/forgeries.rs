@@ -228,8 +228,15 @@ fn what_a_seal_must_have_is_missed_by_name() {
     }
     let doubled = with(&document, "</ds:Object>", "</ds:Object><ds:Object/>");
     assert_eq!(check(&doubled).unwrap_err(), Failure::Doubled("ds:Object"));
+    let foreign = with(&document, "</ds:SignedInfo>", "<ds:Manifest/></ds:SignedInfo>");
+    assert!(matches!(check(&foreign).unwrap_err(), Failure::Structure(_)));
     let foreign = with(&document, "</ds:KeyInfo>", "</ds:KeyInfo><x/>");
     assert!(matches!(check(&foreign).unwrap_err(), Failure::Structure(_)));
+    let many = "<ds:X509Certificate>AAAA</ds:X509Certificate>".repeat(16) + "</ds:X509Data>";
+    assert!(matches!(
+        check(&with(&document, "</ds:X509Data>", &many)).unwrap_err(),
+        Failure::Structure(_)
+    ));
     let target = with(&document, "Target=\"#Signature_1\"", "Target=\"#x\"");
     assert!(matches!(check(&target).unwrap_err(), Failure::Structure(_)));
     assert_eq!(
@@ -304,6 +311,10 @@ fn a_counter_signature_is_held_to_the_same() {
     let value = counter.find("csid1\">").unwrap() + 7;
     let broken = format!("{seal}{}AAAA{}", &counter[..value], &counter[value + 4..]);
     assert_eq!(check(&broken).unwrap_err(), Failure::SignatureValue);
+    // One may stand there, and a few: but each costs, so that not any number may.
+    let tail = counter.find("</xades:CounterSignature>").unwrap() + "</xades:CounterSignature>".len();
+    let many = format!("{seal}{}{}", counter[..tail].repeat(5), &counter[tail..]);
+    assert!(matches!(check(&many).unwrap_err(), Failure::Structure(_)));
     // One that belongs to another seal: right in itself, but over another value.
     let other = std::fs::read_to_string(folder.join("5_KULLANICI_SILME.xml")).unwrap();
     let other = &other[other.find("<xades:CounterSignature>").unwrap()..];

@@ -177,6 +177,63 @@ fn a_chain_leads_to_an_anchor_or_is_refused() {
 }
 
 #[test]
+fn a_chain_may_lead_over_the_certificates_of_key_info() {
+    let root = Authority::new();
+    let chained = |below: &Authority, trust: &[Certificate]| {
+        let document = sealed(&below.issue(KeyType::EcP256, &Profile::default()));
+        let more = format!(
+            "<ds:X509Certificate>{}</ds:X509Certificate></ds:X509Data>",
+            common::base64(&below.certificate)
+        );
+        let document = with(&document, "</ds:X509Data>", &more);
+        verify(document.as_bytes(), &VerifyOptions::new(trust, None)).map_err(|error| error.failure().clone())
+    };
+    let trust = [root.certificate.clone()];
+    let below = root.below("Deneme - Sürüm 1", |_| ());
+    assert_eq!(chained(&below, &trust).unwrap().chain, Chain::Trusted);
+    let without = sealed(&below.issue(KeyType::EcP256, &Profile::default()));
+    let error = verify(without.as_bytes(), &VerifyOptions::new(&trust, None)).unwrap_err();
+    assert_eq!(*error.failure(), Failure::Untrusted, "nothing is fetched");
+
+    // A taxpayer with a certificate from the same authority cannot issue others.
+    let taxpayer = root.below("Deneme Ticaret", |params| {
+        params.is_ca = rcgen::IsCa::NoCa;
+    });
+    assert_eq!(chained(&taxpayer, &trust).unwrap_err(), Failure::Untrusted);
+    let usage = root.below("Deneme Ticaret", |params| {
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    });
+    assert_eq!(chained(&usage, &trust).unwrap_err(), Failure::Untrusted);
+    let expired = root.below("Deneme - Sürüm 1", |params| {
+        params.not_after = rcgen::date_time_ymd(2026, 5, 1);
+    });
+    assert_eq!(chained(&expired, &trust).unwrap_err(), Failure::Untrusted);
+    // One that may issue to taxpayers but to no further authority.
+    let last = root.below("Deneme - Sürüm 1", |params| {
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Constrained(0));
+    });
+    assert_eq!(chained(&last, &trust).unwrap().chain, Chain::Trusted);
+    let beyond = last.below("Deneme - Sürüm 2", |_| ());
+    let document = sealed(&beyond.issue(KeyType::EcP256, &Profile::default()));
+    let both: String = [&last, &beyond]
+        .map(|authority| {
+            format!(
+                "<ds:X509Certificate>{}</ds:X509Certificate>",
+                common::base64(&authority.certificate)
+            )
+        })
+        .concat();
+    let document = with(&document, "</ds:X509Data>", &format!("{both}</ds:X509Data>"));
+    let error = verify(document.as_bytes(), &VerifyOptions::new(&trust, None)).unwrap_err();
+    assert_eq!(*error.failure(), Failure::Untrusted);
+    // The right key under another name is another authority.
+    let document = sealed(&root.issue(KeyType::EcP256, &Profile::default()));
+    let renamed = [root.renamed("Başka")];
+    let error = verify(document.as_bytes(), &VerifyOptions::new(&renamed, None)).unwrap_err();
+    assert_eq!(*error.failure(), Failure::Untrusted);
+}
+
+#[test]
 fn a_failure_names_its_line() {
     let document = sealed(&Identity::new(KeyType::EcP256)).replace("<ds:KeyInfo>", "\n\n  <ds:KeyInfo>");
     let document = with(&document, "<ds:KeyValue>", "<ds:KeyValue>\n<x/>");

@@ -100,9 +100,6 @@ impl PublicKey {
         digest: &Digest,
         value: &[u8],
     ) -> Result<(), WrongSignature> {
-        if value.len() != self.key_type.signature_len() {
-            return Err(WrongSignature);
-        }
         let key = self.parsed(algorithm).ok_or(WrongSignature)?;
         key.verify_digest_sig(digest, value).map_err(|_| WrongSignature)
     }

@@ -268,6 +268,11 @@ impl Certificate {
         self.0.usage.is_authority()
     }
 
+    /// How many authorities may stand between an authority and a taxpayer's certificate (pathLenConstraint).
+    pub(crate) fn path_length(&self) -> Option<usize> {
+        self.0.usage.path_length()
+    }
+
     /// Whether `issuer` is named as the issuer of this certificate, and its key made this certificate's signature.
     #[must_use]
     pub fn is_issued_by(&self, issuer: &Self) -> bool {

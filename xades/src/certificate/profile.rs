@@ -55,6 +55,7 @@ pub(super) struct Usage {
     sealing: bool,
     qualified: bool,
     authority: bool,
+    path_length: Option<usize>,
 }
 
 impl Usage {
@@ -70,8 +71,15 @@ impl Usage {
                 .iter()
                 .flatten()
                 .any(|extension| extension.extn_id == QC_STATEMENTS),
-            authority: constraints.is_some_and(|(_, constraints)| constraints.ca),
+            authority: constraints.as_ref().is_some_and(|(_, constraints)| constraints.ca),
+            path_length: constraints
+                .and_then(|(_, constraints)| constraints.path_len_constraint)
+                .map(usize::from),
         })
+    }
+
+    pub(super) fn path_length(&self) -> Option<usize> {
+        self.path_length
     }
 
     /// An authority by its constraints, and by its key usage where it has one (RFC 5280 section 4.2.1.3).

@@ -4,35 +4,51 @@ use jiff::Timestamp;
 
 use crate::certificate::Certificate;
 
-/// Certificates between a leaf and its anchor; Kamu SM has one or two.
-const MAX_PATH: usize = 6;
-
 /// Whether a path leads from `leaf` to one of `anchors`, over `others` where needed: each issued by the next, each
-/// issuer an authority, all valid at `at` (RFC 5280 section 6, without policies and name constraints, which Kamu SM's
-/// certificates do not have). An anchor is believed as it is. Revocation is not asked.
+/// issuer an authority and within its path length, all valid at `at` (RFC 5280 section 6, without policies and name
+/// constraints, which Kamu SM's certificates do not have). An anchor is believed as it is. Revocation is not asked.
 pub(super) fn leads_to_anchor(
     leaf: &Certificate,
     others: &[Certificate],
     anchors: &[Certificate],
     at: Timestamp,
 ) -> bool {
-    climb(leaf, others, anchors, at, MAX_PATH)
+    let others = others.iter().collect();
+    Climb { others, anchors, at }.leads_on(leaf, 0)
 }
 
-fn climb(from: &Certificate, others: &[Certificate], anchors: &[Certificate], at: Timestamp, left: usize) -> bool {
-    if anchors.contains(from) {
-        return true;
-    }
-    let valid = |issuer: &Certificate| issuer.not_before() <= at && at <= issuer.not_after();
-    if anchors.iter().any(|anchor| valid(anchor) && from.is_issued_by(anchor)) {
-        return true;
-    }
-    left > 0
-        && others.iter().any(|issuer| {
-            issuer != from
-                && issuer.is_authority()
+struct Climb<'c> {
+    /// Not tried yet. Each is tried once: certificates made to issue each other cost no more than honest ones.
+    others: Vec<&'c Certificate>,
+    anchors: &'c [Certificate],
+    at: Timestamp,
+}
+
+impl Climb<'_> {
+    /// `below` counts the authorities from the leaf up to `from`, `from` included.
+    fn leads_on(&mut self, from: &Certificate, below: usize) -> bool {
+        let at = self.at;
+        let valid = |issuer: &Certificate| issuer.not_before() <= at && at <= issuer.not_after();
+        if self.anchors.contains(from)
+            || self
+                .anchors
+                .iter()
+                .any(|anchor| valid(anchor) && from.is_issued_by(anchor))
+        {
+            return true;
+        }
+        let issues = |issuer: &Certificate| {
+            issuer.is_authority()
+                && issuer.path_length().is_none_or(|limit| below <= limit)
                 && valid(issuer)
                 && from.is_issued_by(issuer)
-                && climb(issuer, others, anchors, at, left - 1)
-        })
+        };
+        while let Some(found) = self.others.iter().position(|issuer| issues(issuer)) {
+            let issuer = self.others.swap_remove(found);
+            if self.leads_on(issuer, below + 1) {
+                return true;
+            }
+        }
+        false
+    }
 }

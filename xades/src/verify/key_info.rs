@@ -1,11 +1,14 @@
 //! Whose seal it is: the certificate that the signed properties name, found in KeyInfo, which must not contradict it.
 
-use super::child::{base64, one};
+use super::child::{base64, one, structure};
 use super::error::{Failure, Located};
 use super::references::digest_algorithm;
 use super::tree::Node;
 use crate::certificate::{Certificate, KeyParameters};
 use crate::scope::Ns;
+
+/// A seal's certificate and a chain above it. Every seal that was seen carries its own certificate alone.
+const MAX_CERTIFICATES: usize = 16;
 
 /// The certificate that SigningCertificate names first, found in KeyInfo, and the others there.
 pub(super) fn certificates(key_info: &Node, properties: &Node) -> Result<(Certificate, Vec<Certificate>), Located> {
@@ -18,11 +21,13 @@ pub(super) fn certificates(key_info: &Node, properties: &Node) -> Result<(Certif
     let algorithm = digest_algorithm(one(digest, Ns::DS, "DigestMethod", "ds:DigestMethod")?)?;
     let value = base64(one(digest, Ns::DS, "DigestValue", "ds:DigestValue")?, "ds:DigestValue")?;
 
+    let data = key_info.all(Ns::DS, "X509Data");
+    let written: Vec<_> = data.flat_map(|data| data.all(Ns::DS, "X509Certificate")).collect();
+    if written.len() > MAX_CERTIFICATES {
+        return Err(structure(key_info, "KeyInfo has more certificates than a chain"));
+    }
     let (mut found, mut others) = (None, Vec::new());
-    for node in key_info
-        .all(Ns::DS, "X509Data")
-        .flat_map(|data| data.all(Ns::DS, "X509Certificate"))
-    {
+    for node in written {
         let der = base64(node, "ds:X509Certificate")?;
         let named = algorithm.digest(&der).as_ref() == value;
         match Certificate::from_der(&der) {

@@ -34,6 +34,9 @@ use crate::c14n::Subset;
 use crate::certificate::Certificate;
 use crate::limits::Limits;
 
+/// Counter-signatures on one seal: HR-XML has one. Each costs three more canonical forms in the pass that digests.
+const MAX_COUNTER_SIGNATURES: usize = 4;
+
 /// How far a signer's clock may run ahead of ours.
 const CLOCK_SKEW: SignedDuration = SignedDuration::from_mins(5);
 
@@ -146,6 +149,12 @@ pub fn verify(document: &[u8], options: &VerifyOptions<'_>) -> Result<Verified, 
 
 /// Counter-signatures, one level: none was ever seen on another.
 fn read_counters<'t>(seal: &Stated<'t>) -> Result<Vec<Stated<'t>>, Located> {
+    if seal.counter_signatures.len() > MAX_COUNTER_SIGNATURES {
+        return Err((
+            Failure::Structure("more counter-signatures than are read"),
+            seal.node.ordinal,
+        ));
+    }
     let counters = seal.counter_signatures.iter().map(|node| {
         let value_id = seal
             .value_node

@@ -86,25 +86,32 @@ pub struct Authority {
 impl Authority {
     pub fn new() -> Self {
         let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).unwrap();
-        let mut params = CertificateParams::default();
-        params.distinguished_name = DistinguishedName::new();
-        params.distinguished_name.push(DnType::CountryName, "TR");
-        params
-            .distinguished_name
-            .push(DnType::OrganizationName, "Deneme; Kök + Sağlayıcı");
-        params
-            .distinguished_name
-            .push(DnType::CommonName, "Deneme Mali Mühür - Sürüm 0");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
-        params.not_after = rcgen::date_time_ymd(2040, 1, 1);
+        let params = authority("Deneme Mali Mühür - Sürüm 0");
         let certificate = Certificate::from_der(params.self_signed(&key).unwrap().der()).unwrap();
         Self {
             key,
             params,
             certificate,
         }
+    }
+
+    /// An authority below this one, its certificate changed as the test wants.
+    pub fn below(&self, name: &str, change: impl FnOnce(&mut CertificateParams)) -> Self {
+        let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+        let mut params = authority(name);
+        change(&mut params);
+        let issuer = Issuer::from_params(&self.params, &self.key);
+        let certificate = Certificate::from_der(params.signed_by(&key, &issuer).unwrap().der()).unwrap();
+        Self {
+            key,
+            params,
+            certificate,
+        }
+    }
+
+    /// This authority's key under another name.
+    pub fn renamed(&self, name: &str) -> Certificate {
+        Certificate::from_der(authority(name).self_signed(&self.key).unwrap().der()).unwrap()
     }
 
     pub fn issue(&self, key_type: KeyType, profile: &Profile) -> Identity {
@@ -133,6 +140,21 @@ impl Authority {
     }
 }
 
+fn authority(name: &str) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CountryName, "TR");
+    params
+        .distinguished_name
+        .push(DnType::OrganizationName, "Deneme; Kök + Sağlayıcı");
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+    params.not_after = rcgen::date_time_ymd(2040, 1, 1);
+    params
+}
+
 fn generate(key_type: KeyType) -> KeyPair {
     match key_type {
         KeyType::Rsa2048 => KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, RsaKeySize::_2048),
@@ -159,8 +181,10 @@ impl Identity {
     }
 
     pub fn pem(&self) -> String {
-        let base64 = base64::engine::general_purpose::STANDARD.encode(self.certificate.der());
-        format!("-----BEGIN CERTIFICATE-----\n{base64}\n-----END CERTIFICATE-----\n")
+        format!(
+            "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n",
+            base64(&self.certificate)
+        )
     }
 
     /// What a token answers for these bytes.
@@ -196,6 +220,11 @@ impl Identity {
         key.sign(padding, &SystemRandom::new(), message, &mut value).unwrap();
         value
     }
+}
+
+/// A certificate as `ds:X509Certificate` has it.
+pub fn base64(certificate: &Certificate) -> String {
+    base64::engine::general_purpose::STANDARD.encode(certificate.der())
 }
 
 /// Runs a tool of the system; `None`, and said so, where it is not installed.
