@@ -11,7 +11,8 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     admission::Gate,
     compute::Compute,
-    config::Config,
+    config::{Config, RsaMechanism},
+    forms::Forms,
     pipeline::Pipeline,
     seals::{self, Seals},
     server::{Health, ServeError, Server, admin::Admin},
@@ -81,8 +82,9 @@ impl Appliance {
             compute: Compute::new(config.sealing.digest_threads).map_err(StartError::Threads)?,
             metrics: Metrics::new()?,
             limits: xades_limits(&config),
-            policy: Arc::default(),
+            forms: Forms::new(&config),
             unnamed_sealer: config.sealing.unnamed_sealer,
+            tokens_hash: config.tokens.iter().any(|t| t.rsa_mechanism == RsaMechanism::ShaPkcs),
         });
         Ok(Self {
             pipeline,

@@ -2,7 +2,7 @@
 
 use muhurdar_pool::{self as pool, Pin, Select, TokenConfig};
 
-use crate::config::{Config, Token};
+use crate::config::{Config, InitArgs, Isolation, RsaMechanism, Token};
 
 /// A `[[token]]` that cannot be used as it stands.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +39,25 @@ pub fn token_config(token: &Token) -> Result<TokenConfig, TokenConfigError> {
     };
     let mut out = TokenConfig::new(&token.name, &token.module, select, pin(token)?);
     out.sessions = token.sessions;
+    out.engines = token.engines;
+    out.single_session = token.single_session;
+    out.rsa_mechanism = match token.rsa_mechanism {
+        RsaMechanism::Pkcs => pool::RsaMechanism::Pkcs,
+        RsaMechanism::ShaPkcs => pool::RsaMechanism::ShaPkcs,
+    };
+    out.init_args = match token.init_args {
+        InitArgs::OsLocking => pool::InitArgs::OsLocking,
+        InitArgs::None => pool::InitArgs::None,
+    };
+    out.isolation = match token.isolation {
+        Isolation::None => pool::Isolation::None,
+        Isolation::Process => pool::Isolation::Process,
+    };
+    if let Some(codes) = &token.module_fault_codes {
+        out.module_fault_codes.clone_from(codes);
+    }
+    out.call_budget = token.call_budget.unwrap_or(out.call_budget);
+    out.heartbeat = token.heartbeat.unwrap_or(out.heartbeat);
     out.environment = token
         .environment
         .iter()
@@ -66,5 +85,7 @@ fn pin(token: &Token) -> Result<Pin, TokenConfigError> {
 /// # Errors
 /// Where it has more already.
 pub fn set_environment(config: &Config) -> Result<(), String> {
-    pool::set_module_environment(config.tokens.iter().flat_map(|t| &t.environment))
+    // An isolated module's child gets its environment by itself.
+    let here = config.tokens.iter().filter(|t| t.isolation == Isolation::None);
+    pool::set_module_environment(here.flat_map(|t| &t.environment))
 }

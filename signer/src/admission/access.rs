@@ -112,6 +112,7 @@ mod tests {
             identity: "uri:urn:muhurdar:client:branch-1".to_owned(),
             taxpayers: vec!["1234567890".to_owned()],
             calls: vec![Call::Seal],
+            form: crate::config::Form::default(),
         }])
     }
 

@@ -11,6 +11,7 @@ mod verify;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use muhurdar_pool::isolation;
 
 use self::exit::Failure;
 
@@ -45,6 +46,10 @@ enum Command {
 /// Reads the command line, does what it says, and returns the exit code.
 #[must_use]
 pub fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|first| first == isolation::SUBCOMMAND) {
+        return isolated_module(arguments);
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -68,5 +73,13 @@ pub fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
+    }
+}
+
+/// The child of `isolation = "process"`: for the pool, never for people, and so not in the help.
+fn isolated_module(arguments: impl Iterator<Item = std::ffi::OsString>) -> ExitCode {
+    match isolation::child_main(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => Failure::usage(error).report(),
     }
 }

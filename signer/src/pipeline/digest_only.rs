@@ -4,10 +4,11 @@
 use std::{sync::Arc, time::Instant};
 
 use jiff::Timestamp;
+use muhurdar_pool::SignInput;
 use muhurdar_xades::{DigestAlgorithm, DocumentType, KeyType, SignatureAlgorithm};
 use uuid::Uuid;
 
-use super::{Attempts, Pipeline, Receipt};
+use super::{Attempts, Pipeline, Receipt, hash};
 use crate::{
     admission::{Admitted, Caller},
     config::Call,
@@ -65,9 +66,8 @@ impl Pipeline {
 
         let mut attempts = Attempts::default();
         let (token, value) = loop {
-            let signed = self
-                .sign_digest(&seal, algorithm, &request.digest, admitted.deadline)
-                .await?;
+            let input = SignInput::digest(hash(algorithm.digest())?, &request.digest)?;
+            let signed = self.sign_once(&seal, input, admitted.deadline).await?;
             match seal
                 .certificate
                 .public_key()

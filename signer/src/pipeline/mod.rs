@@ -11,9 +11,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use jiff::Timestamp;
 use muhurdar_pool::{Hash, Pool, SignInput, Signed};
-use muhurdar_xades::{
-    self as xades, DigestAlgorithm, DocumentType, Policy, Prepared, Sealer, Sealing, SignatureAlgorithm,
-};
+use muhurdar_xades::{self as xades, DigestAlgorithm, DocumentType, Policy, Prepared, Sealer, Sealing};
 use uuid::Uuid;
 
 pub use self::{
@@ -24,6 +22,7 @@ use crate::{
     admission::{Admitted, Caller, Gate},
     compute::Compute,
     config::{Call, UnnamedSealer, is_taxpayer},
+    forms::Forms,
     refusal::{LATER, Refusal},
     seals::{Seal, Seals},
     telemetry::{Metrics, Stage},
@@ -74,8 +73,10 @@ pub struct Pipeline {
     pub(crate) compute: Compute,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) limits: xades::Limits,
-    pub(crate) policy: Arc<Policy>,
+    pub(crate) forms: Forms,
     pub(crate) unnamed_sealer: UnnamedSealer,
+    /// Whether any token wants the message itself.
+    pub(crate) tokens_hash: bool,
 }
 
 impl Pipeline {
@@ -115,7 +116,10 @@ impl Pipeline {
         let admitted = self.gate.admit(request.document.len(), request.deadline)?;
 
         let document = request.document;
-        let prepared = self.digest(document.clone(), &seal, request.expect, now).await?;
+        let policy = self.forms.policy(&caller.name, &request.taxpayer);
+        let prepared = self
+            .digest(document.clone(), &seal, policy, request.expect, now)
+            .await?;
         self.right_taxpayer(&prepared, &request.taxpayer)?;
         let described = Described::of(&prepared);
         let (token, element) = self.sign(prepared, &seal, admitted.deadline).await?;
@@ -168,11 +172,12 @@ impl Pipeline {
         &self,
         document: Bytes,
         seal: &Arc<Seal>,
+        policy: Arc<Policy>,
         expect: Option<DocumentType>,
         signing_time: Timestamp,
     ) -> Result<Prepared, Refusal> {
         let _timer = self.metrics.time(Stage::Digest);
-        let (seal, policy, limits) = (Arc::clone(seal), Arc::clone(&self.policy), self.limits.clone());
+        let (seal, limits) = (Arc::clone(seal), self.limits.clone());
         let work = move || {
             let sealing = Sealing {
                 certificate: &seal.certificate,
@@ -223,9 +228,7 @@ impl Pipeline {
     ) -> Result<(Arc<str>, xades::Seal), Refusal> {
         let mut attempts = Attempts::default();
         loop {
-            let signed = self
-                .sign_digest(seal, prepared.signature_algorithm(), prepared.digest(), deadline)
-                .await?;
+            let signed = self.sign_once(seal, self.input(&prepared)?, deadline).await?;
             let checked = self.check(prepared, signed.value).await?;
             prepared = match checked {
                 Ok(Checked::Whole(element)) => return Ok((signed.token, element)),
@@ -238,15 +241,17 @@ impl Pipeline {
         }
     }
 
-    async fn sign_digest(
-        &self,
-        seal: &Seal,
-        algorithm: SignatureAlgorithm,
-        digest: &[u8],
-        deadline: Instant,
-    ) -> Result<Signed, Refusal> {
+    /// What a token gets: the digest, and the SignedInfo itself only where a token wants to hash.
+    fn input(&self, prepared: &Prepared) -> Result<SignInput, Refusal> {
+        let hash = hash(prepared.signature_algorithm().digest())?;
+        if self.tokens_hash {
+            return Ok(SignInput::message(hash, prepared.signed_info()));
+        }
+        Ok(SignInput::digest(hash, prepared.digest())?)
+    }
+
+    async fn sign_once(&self, seal: &Seal, input: SignInput, deadline: Instant) -> Result<Signed, Refusal> {
         let _timer = self.metrics.time(Stage::Sign);
-        let input = SignInput::digest(hash(algorithm.digest())?, digest)?;
         Ok(self.pool.sign(seal.key, input, Some(deadline)).await?)
     }
 

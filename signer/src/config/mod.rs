@@ -4,6 +4,9 @@
 //! own folder) and whose limits are in range. Secrets are never inline: they come by file, environment or systemd
 //! credential, and this module only says where from.
 
+mod form;
+mod validate;
+
 use std::{
     collections::BTreeMap,
     env,
@@ -15,6 +18,8 @@ use std::{
 use bytesize::ByteSize;
 use jiff::SignedDuration;
 use serde::Deserialize;
+
+pub use self::form::Form;
 
 /// Everything that the service is told.
 #[derive(Debug, Clone, Deserialize)]
@@ -31,6 +36,9 @@ pub struct Config {
     /// The tokens that hold the keys.
     #[serde(rename = "token")]
     pub tokens: Vec<Token>,
+    /// What is particular to a taxpayer, by VKN or TCKN.
+    #[serde(default, rename = "taxpayer")]
+    pub taxpayers: BTreeMap<String, Taxpayer>,
     /// Who may call.
     #[serde(default, rename = "client")]
     pub clients: Vec<Client>,
@@ -127,6 +135,8 @@ pub struct Sealing {
     pub certificates: Option<PathBuf>,
     /// Threads that canonicalize and digest; 0: one for each processor.
     pub digest_threads: usize,
+    /// How a seal is written.
+    pub form: Form,
 }
 
 /// What to do with a document in which neither `cac:Signature` nor the identity fields name a taxpayer.
@@ -163,9 +173,72 @@ pub struct Token {
     /// Sessions that sign.
     #[serde(default = "default_sessions")]
     pub sessions: usize,
+    /// Signing engines of the HSM, where known: more sessions than engines gain nothing and cost latency.
+    pub engines: Option<usize>,
+    /// What RSA keys sign with.
+    #[serde(default)]
+    pub rsa_mechanism: RsaMechanism,
+    /// One session for everything: smart cards whose driver knows no more.
+    #[serde(default)]
+    pub single_session: bool,
+    /// What `C_Initialize` is given.
+    #[serde(default)]
+    pub init_args: InitArgs,
+    /// Return values after which only a reinitialised module helps; without it the two of a lost secure channel.
+    pub module_fault_codes: Option<Vec<u64>>,
+    /// Where the module runs.
+    #[serde(default)]
+    pub isolation: Isolation,
+    /// Longest that one call may take before its session counts as lost.
+    #[serde(default, deserialize_with = "optional_duration")]
+    pub call_budget: Option<Duration>,
+    /// How long it may lie idle before a real signature keeps its channel alive; zero: never.
+    #[serde(default, deserialize_with = "optional_duration")]
+    pub heartbeat: Option<Duration>,
     /// Environment of the module, such as SOFTHSM2_CONF. Set for the whole process before the module is loaded.
     #[serde(default)]
     pub environment: BTreeMap<String, String>,
+}
+
+/// What RSA keys sign with.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RsaMechanism {
+    /// `CKM_RSA_PKCS` over a DigestInfo made here.
+    #[default]
+    Pkcs,
+    /// `CKM_SHA256_RSA_PKCS` and its kin, for tokens in FIPS mode that refuse raw RSA.
+    ShaPkcs,
+}
+
+/// What `C_Initialize` is given (PKCS#11 3.1, section 5.4).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum InitArgs {
+    /// `CKF_OS_LOCKING_OK`.
+    #[default]
+    OsLocking,
+    /// `NULL`: smart card drivers that know no threads.
+    None,
+}
+
+/// Where a module runs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Isolation {
+    /// In this process.
+    #[default]
+    None,
+    /// In a child process, whose crash costs the requests on it and nothing else.
+    Process,
+}
+
+/// `[taxpayer."VKN"]`: what is particular to one taxpayer.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Taxpayer {
+    /// How its seals are written, where its receivers want it otherwise.
+    pub form: Form,
 }
 
 /// `[[client]]`: who may call, and for whom.
@@ -182,6 +255,9 @@ pub struct Client {
     /// What it may call.
     #[serde(default = "default_calls")]
     pub calls: Vec<Call>,
+    /// How seals are written that it asks for, where its receivers want them otherwise.
+    #[serde(default)]
+    pub form: Form,
 }
 
 /// A right of its own.
@@ -296,99 +372,13 @@ impl Config {
             }
         }
     }
-
-    fn validate(&self) -> Result<(), String> {
-        if self.tokens.is_empty() {
-            return Err("at least one [[token]] is needed".to_owned());
-        }
-        for token in &self.tokens {
-            token.validate()?;
-        }
-        unique("token", self.tokens.iter().map(|t| t.name.as_str()))?;
-        unique("client", self.clients.iter().map(|c| c.name.as_str()))?;
-        unique("client identity", self.clients.iter().map(|c| c.identity.as_str()))?;
-        for client in &self.clients {
-            client.validate()?;
-        }
-        self.limits.validate()
-    }
 }
 
 impl Token {
-    fn validate(&self) -> Result<(), String> {
-        let name = &self.name;
-        let selectors = [self.label.is_some(), self.serial.is_some(), self.slot.is_some()];
-        if selectors.into_iter().filter(|s| *s).count() != 1 {
-            return Err(format!(
-                "token \"{name}\": name the slot by exactly one of label, serial, slot"
-            ));
-        }
-        let pins = [
-            self.pin_file.is_some(),
-            self.pin_env.is_some(),
-            self.pin_credential.is_some(),
-        ];
-        if pins.into_iter().filter(|s| *s).count() != 1 {
-            return Err(format!(
-                "token \"{name}\": give the PIN by exactly one of pin_file, pin_env, pin_credential"
-            ));
-        }
-        if !(1..=1024).contains(&self.sessions) {
-            return Err(format!("token \"{name}\": sessions must be from 1 to 1024"));
-        }
-        Ok(())
-    }
-
     /// The file that a systemd credential names (`$CREDENTIALS_DIRECTORY/NAME`, systemd.exec(5)).
     #[must_use]
     pub fn credential_path(name: &str) -> Option<PathBuf> {
         env::var_os("CREDENTIALS_DIRECTORY").map(|folder| Path::new(&folder).join(name))
-    }
-}
-
-impl Client {
-    fn validate(&self) -> Result<(), String> {
-        let known = ["uri:", "dns:", "cn:"]
-            .iter()
-            .any(|kind| self.identity.starts_with(kind));
-        if !known {
-            return Err(format!(
-                "client \"{}\": identity must begin with uri:, dns: or cn:, not \"{}\"",
-                self.name, self.identity
-            ));
-        }
-        let bad = self.taxpayers.iter().find(|t| *t != "*" && !is_taxpayer(t));
-        bad.map_or(Ok(()), |t| {
-            Err(format!(
-                "client \"{}\": \"{t}\" is no VKN (10 digits) or TCKN (11)",
-                self.name
-            ))
-        })
-    }
-}
-
-impl Limits {
-    fn validate(&self) -> Result<(), String> {
-        let ranges = [
-            ("document", self.document.as_u64(), 1 << 10, 1 << 30),
-            ("depth", u64::from(self.depth), 8, 100_000),
-            ("attributes", u64::from(self.attributes), 8, 100_000),
-            ("in_flight", self.in_flight as u64, 1, 1_000_000),
-            (
-                "in_flight_bytes",
-                self.in_flight_bytes.as_u64(),
-                self.document.as_u64(),
-                1 << 40,
-            ),
-            ("batch_items", self.batch_items as u64, 1, 100_000),
-            ("stream_in_flight", self.stream_in_flight as u64, 1, 100_000),
-        ];
-        let out = ranges
-            .into_iter()
-            .find(|(_, value, low, high)| !(*low..=*high).contains(value));
-        out.map_or(Ok(()), |(name, value, low, high)| {
-            Err(format!("limits.{name} is {value}; it must be from {low} to {high}"))
-        })
     }
 }
 
@@ -398,22 +388,13 @@ pub fn is_taxpayer(text: &str) -> bool {
     matches!(text.len(), 10 | 11) && text.bytes().all(|b| b.is_ascii_digit())
 }
 
-fn unique<'a>(what: &str, names: impl Iterator<Item = &'a str>) -> Result<(), String> {
-    let mut seen = std::collections::BTreeSet::new();
-    for name in names {
-        if name.is_empty() {
-            return Err(format!("a {what} has an empty name"));
-        }
-        if !seen.insert(name) {
-            return Err(format!("two of {what} are \"{name}\""));
-        }
-    }
-    Ok(())
-}
-
 fn duration<'de, D: serde::Deserializer<'de>>(input: D) -> Result<Duration, D::Error> {
     let text = SignedDuration::deserialize(input)?;
     Duration::try_from(text).map_err(|_| serde::de::Error::custom("a duration may not be negative"))
+}
+
+fn optional_duration<'de, D: serde::Deserializer<'de>>(input: D) -> Result<Option<Duration>, D::Error> {
+    duration(input).map(Some)
 }
 
 fn default_listen() -> SocketAddr {
@@ -450,84 +431,4 @@ pub const DEFAULT_PORT: u16 = 7443;
 pub const DEFAULT_ADMIN_PORT: u16 = 7480;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SMALL: &str = r#"
-        [server.tls]
-        certificate = "server.crt"
-        key = "/etc/muhurdar/server.key"
-        client_ca = "ca.crt"
-        [[token]]
-        name = "t"
-        module = "libsofthsm2.so"
-        label = "l"
-        pin_file = "pin"
-    "#;
-
-    fn parse(text: &str) -> Result<Config, ConfigError> {
-        Config::parse(text, Path::new("muhurdar.toml"), Path::new("/conf"))
-    }
-
-    #[test]
-    fn relative_paths_are_taken_from_the_files_own_folder() {
-        let config = parse(SMALL).unwrap();
-        assert_eq!(config.server.tls.certificate, Path::new("/conf/server.crt"));
-        assert_eq!(config.server.tls.key, Path::new("/etc/muhurdar/server.key"));
-        assert_eq!(config.tokens[0].pin_file.as_deref(), Some(Path::new("/conf/pin")));
-        assert_eq!(
-            config.tokens[0].module,
-            Path::new("libsofthsm2.so"),
-            "left to the loader"
-        );
-    }
-
-    #[test]
-    fn an_unknown_key_is_refused_with_its_line() {
-        let error = parse(&SMALL.replace("label =", "lable =")).unwrap_err().to_string();
-        assert!(error.contains("lable") && error.contains("line 9"), "{error}");
-    }
-
-    #[test]
-    fn durations_and_sizes_are_written_as_people_write_them() {
-        let text = format!("{SMALL}\n[limits]\ndocument = \"2 MiB\"\nrequest_timeout = \"1m 30s\"");
-        let config = parse(&text).unwrap();
-        assert_eq!(config.limits.document.as_u64(), 2 << 20);
-        assert_eq!(config.limits.request_timeout, Duration::from_secs(90));
-    }
-
-    #[test]
-    fn a_token_needs_one_selector_and_one_pin_source() {
-        for (from, to) in [
-            ("label = \"l\"", ""),
-            ("label = \"l\"", "label = \"l\"\nslot = 1"),
-            ("pin_file = \"pin\"", ""),
-            ("pin_file = \"pin\"", "pin_file = \"pin\"\npin_env = \"PIN\""),
-        ] {
-            let error = parse(&SMALL.replace(from, to)).unwrap_err().to_string();
-            assert!(error.contains("exactly one"), "{error}");
-        }
-    }
-
-    #[test]
-    fn limits_that_could_not_hold_a_document_are_refused() {
-        let text = format!("{SMALL}\n[limits]\ndocument = \"64 MiB\"\nin_flight_bytes = \"1 MiB\"");
-        assert!(parse(&text).unwrap_err().to_string().contains("in_flight_bytes"));
-    }
-
-    #[test]
-    fn the_commented_example_is_a_configuration_and_names_every_key() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/muhurdar.toml");
-        let config = Config::load(Path::new(path)).unwrap();
-        let text = std::fs::read_to_string(path).unwrap();
-        // What it leaves unsaid it shows in a comment, so that nobody has to read the source to learn of a key.
-        for key in ["serial", "slot", "pin_env", "pin_credential", "certificates"] {
-            assert!(text.contains(&format!("# {key} =")), "{key}");
-        }
-        let defaults = Limits::default();
-        assert_eq!(config.limits.document, defaults.document);
-        assert_eq!(config.limits.in_flight, defaults.in_flight);
-        assert_eq!(config.limits.request_timeout, defaults.request_timeout);
-        assert_eq!(config.server.drain_timeout, default_drain_timeout());
-    }
-}
+mod tests;

@@ -1,5 +1,7 @@
 //! `muhurdar seal`: files to a running service, sealed files back.
 
+mod hash_only;
+
 use std::{
     io::IsTerminal as _,
     path::{Path, PathBuf},
@@ -52,6 +54,10 @@ pub(super) struct Seal {
     /// Fetch only the seal and put it into the document here
     #[arg(long)]
     signature_only: bool,
+    /// Prepare the document here and have only a digest signed: the document never leaves this machine. Needs the right
+    /// \"digest\"
+    #[arg(long, conflicts_with = "signature_only")]
+    hash_only: bool,
 }
 
 impl Seal {
@@ -67,7 +73,11 @@ impl Seal {
                 ClientError::Config { .. } => Failure::usage(error),
                 ClientError::Connect { .. } => Failure::unavailable(format_args!("{error}; is the service running?")),
             })?;
-            self.seal_all(channel).await
+            if self.hash_only {
+                self.seal_by_digest(channel).await
+            } else {
+                self.seal_all(channel).await
+            }
         })
     }
 
@@ -178,6 +188,10 @@ impl Seal {
             }
             None => return Err(Failure::unavailable("the service answered without a seal")),
         };
+        self.put(path, sealed).await
+    }
+
+    async fn put(&self, path: &Path, sealed: Vec<u8>) -> Result<PathBuf, Failure> {
         let to = self.destination(path)?;
         tokio::fs::write(&to, sealed)
             .await

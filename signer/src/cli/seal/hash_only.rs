@@ -1,0 +1,98 @@
+//! `muhurdar seal --hash-only`: the engine runs here, and only a digest goes to the service.
+
+use std::path::Path;
+
+use jiff::Timestamp;
+use muhurdar_proto::seal::v1::{GetSealRequest, SealDigestRequest, seal_service_client::SealServiceClient};
+use muhurdar_xades::{Certificate, Limits, Policy, Prepared, Sealing, prepare};
+use tonic::transport::Channel;
+
+use super::{Failure, Seal, exit, refused};
+
+impl Seal {
+    /// One document after the other; a document that cannot be sealed does not keep the next from it.
+    pub(super) async fn seal_by_digest(&self, channel: Channel) -> Result<(), Failure> {
+        let mut client = SealServiceClient::new(channel);
+        let request = GetSealRequest {
+            taxpayer: self.taxpayer.clone(),
+        };
+        let info = client
+            .get_seal(request)
+            .await
+            .map_err(|s| refused(&s))?
+            .into_inner()
+            .seal
+            .unwrap_or_default();
+        let certificate = Certificate::from_der(&info.certificate).map_err(Failure::unavailable)?;
+        let mut failed = false;
+        for path in &self.files {
+            let document = tokio::fs::read(path)
+                .await
+                .map_err(|e| Failure::io(path.display(), &e))?;
+            match self.prepare_here(&document, &certificate) {
+                Ok(prepared) => self.seal_prepared(&mut client, path, &document, prepared).await?,
+                Err(problem) => {
+                    failed = true;
+                    eprintln!("{}: {problem}", path.display());
+                }
+            }
+        }
+        if failed {
+            Err(Failure::silent(exit::FAILED))
+        } else {
+            Ok(())
+        }
+    }
+
+    fn prepare_here(&self, document: &[u8], certificate: &Certificate) -> Result<Prepared, String> {
+        let now = Timestamp::now();
+        certificate
+            .fit_for_sealing(now)
+            .map_err(|unfit| format!("the certificate cannot seal: {unfit}"))?;
+        let sealing = Sealing {
+            certificate,
+            policy: &Policy::default(),
+            limits: &Limits::default(),
+            signing_time: now,
+            expect: None,
+        };
+        let prepared = prepare(document, &sealing).map_err(|refusal| refusal.to_string())?;
+        // The service cannot see whom the document names: here is the only place where it can be checked.
+        match prepared.sealer().taxpayer() {
+            Some(named) if named != self.taxpayer => Err(format!("names {named} as its sealer, not {}", self.taxpayer)),
+            _ => Ok(prepared),
+        }
+    }
+
+    async fn seal_prepared(
+        &self,
+        client: &mut SealServiceClient<Channel>,
+        path: &Path,
+        document: &[u8],
+        mut prepared: Prepared,
+    ) -> Result<(), Failure> {
+        let seal = loop {
+            let request = SealDigestRequest {
+                taxpayer: self.taxpayer.clone(),
+                digest: prepared.digest().to_vec().into(),
+                document_id: prepared.document_id().unwrap_or_default().to_owned(),
+                ..SealDigestRequest::default()
+            };
+            let answer = client.seal_digest(request).await.map_err(|s| refused(&s))?.into_inner();
+            let value = &answer.signature_value;
+            if prepared.wants_countersignature() {
+                prepared = prepared.countersign(value).map_err(Failure::unavailable)?;
+            } else {
+                let signing_time = prepared.signing_time().to_owned();
+                break prepared
+                    .finish(value)
+                    .map(|seal| (seal, signing_time))
+                    .map_err(Failure::unavailable)?;
+            }
+        };
+        let (seal, signing_time) = seal;
+        let written = self.put(path, seal.splice(document)).await?;
+        println!("{} -> {} at {signing_time}", path.display(), written.display());
+        Ok(())
+    }
+}

@@ -1,0 +1,101 @@
+use super::*;
+
+const SMALL: &str = r#"
+    [server.tls]
+    certificate = "server.crt"
+    key = "/etc/muhurdar/server.key"
+    client_ca = "ca.crt"
+    [[token]]
+    name = "t"
+    module = "libsofthsm2.so"
+    label = "l"
+    pin_file = "pin"
+"#;
+
+fn parse(text: &str) -> Result<Config, ConfigError> {
+    Config::parse(text, Path::new("muhurdar.toml"), Path::new("/conf"))
+}
+
+#[test]
+fn relative_paths_are_taken_from_the_files_own_folder() {
+    let config = parse(SMALL).unwrap();
+    assert_eq!(config.server.tls.certificate, Path::new("/conf/server.crt"));
+    assert_eq!(config.server.tls.key, Path::new("/etc/muhurdar/server.key"));
+    assert_eq!(config.tokens[0].pin_file.as_deref(), Some(Path::new("/conf/pin")));
+    assert_eq!(
+        config.tokens[0].module,
+        Path::new("libsofthsm2.so"),
+        "left to the loader"
+    );
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_its_line() {
+    let error = parse(&SMALL.replace("label =", "lable =")).unwrap_err().to_string();
+    assert!(error.contains("lable") && error.contains("line 9"), "{error}");
+}
+
+#[test]
+fn durations_and_sizes_are_written_as_people_write_them() {
+    let text = format!("{SMALL}\n[limits]\ndocument = \"2 MiB\"\nrequest_timeout = \"1m 30s\"");
+    let config = parse(&text).unwrap();
+    assert_eq!(config.limits.document.as_u64(), 2 << 20);
+    assert_eq!(config.limits.request_timeout, Duration::from_secs(90));
+}
+
+#[test]
+fn a_token_needs_one_selector_and_one_pin_source() {
+    for (from, to) in [
+        ("label = \"l\"", ""),
+        ("label = \"l\"", "label = \"l\"\nslot = 1"),
+        ("pin_file = \"pin\"", ""),
+        ("pin_file = \"pin\"", "pin_file = \"pin\"\npin_env = \"PIN\""),
+    ] {
+        let error = parse(&SMALL.replace(from, to)).unwrap_err().to_string();
+        assert!(error.contains("exactly one"), "{error}");
+    }
+}
+
+#[test]
+fn limits_that_could_not_hold_a_document_are_refused() {
+    let text = format!("{SMALL}\n[limits]\ndocument = \"64 MiB\"\nin_flight_bytes = \"1 MiB\"");
+    assert!(parse(&text).unwrap_err().to_string().contains("in_flight_bytes"));
+}
+
+#[test]
+fn the_commented_example_is_a_configuration_and_names_every_key() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/muhurdar.toml");
+    let config = Config::load(Path::new(path)).unwrap();
+    let text = std::fs::read_to_string(path).unwrap();
+    // What it leaves unsaid it shows in a comment, so that nobody has to read the source to learn of a key.
+    for key in ["serial", "slot", "pin_env", "pin_credential", "certificates", "engines"] {
+        assert!(text.contains(&format!("# {key} =")), "{key}");
+    }
+    let defaults = Limits::default();
+    assert_eq!(config.limits.document, defaults.document);
+    assert_eq!(config.limits.in_flight, defaults.in_flight);
+    assert_eq!(config.limits.request_timeout, defaults.request_timeout);
+    assert_eq!(config.server.drain_timeout, default_drain_timeout());
+}
+
+#[test]
+fn a_form_that_cannot_be_followed_is_refused_at_start() {
+    for (text, word) in [
+        ("[sealing.form]\nsigning_time_zone = \"Ankara\"", "signing_time_zone"),
+        ("[sealing.form]\nkey_info = [\"KeyValue\"]", "key_info"),
+        (
+            "[taxpayer.\"1234567890\".form]\nsignature_id = \"Signature\"",
+            "signature_id",
+        ),
+        ("[taxpayer.\"123\".form]", "VKN"),
+    ] {
+        let error = parse(&format!("{SMALL}\n{text}")).unwrap_err().to_string();
+        assert!(error.contains(word), "{error}");
+    }
+    assert!(
+        parse(&format!(
+            "{SMALL}\n[sealing.form]\nsigning_time_zone = \"Europe/Istanbul\""
+        ))
+        .is_ok()
+    );
+}
