@@ -14,6 +14,7 @@ tools() {
   need xmlsec1 xmlsec1
   need xmllint libxml2-utils
   need openssl openssl
+  need curl curl ca-certificates
   need python3 python3
   python3 -c 'import ensurepip, venv' 2>/dev/null || MISSING+=(python3-venv)
   need shellcheck shellcheck

@@ -16,4 +16,4 @@ pub use appliance::{Appliance, Builder, Output, Prepared, binary, muhurdar};
 pub use client::{Branch, Refused, refused, refused_item};
 pub use data::{files, shared};
 pub use documents::{EC, RSA, invoice, sealer_of};
-pub use oracle::{Python, valid, xmlsec1};
+pub use oracle::{Python, invalid, xmlsec1};

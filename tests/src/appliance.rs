@@ -1,0 +1,330 @@
+//! The service itself, as `muhurdar dev` runs it: a SoftHSM2 token, a test CA, ephemeral ports, a folder that goes away.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Child, ChildStdin, Command, ExitStatus, Stdio},
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
+
+/// Making keys takes most of it, on a machine that has other things to do.
+const START: Duration = Duration::from_secs(120);
+
+/// Starts the service and waits on its standard input. When that ends, the test process has ended, in whatever way; so the
+/// service ends and its folder goes. A static fixture is never dropped and a killed test runs no destructor: this is why
+/// nothing is left behind all the same.
+const KEEPER: &str = r#"
+trap '' INT TERM HUP
+"$@" >"$LOG" 2>&1 </dev/null &
+pid=$!
+echo "$pid"
+cat >/dev/null
+kill -TERM "$pid" 2>/dev/null
+for _ in 1 2 3 4 5 6 7 8 9 10; do kill -0 "$pid" 2>/dev/null || break; sleep 0.5; done
+kill -KILL "$pid" 2>/dev/null
+wait "$pid"
+rm -rf "$FOLDER"
+"#;
+
+/// What a test wants of its appliance.
+#[derive(Debug, Default)]
+pub struct Builder {
+    arguments: Vec<String>,
+    edits: Vec<(String, String)>,
+}
+
+impl Builder {
+    /// A seal for this taxpayer too: a VKN or TCKN, with `:p384` for an EC key.
+    #[must_use]
+    pub fn taxpayer(mut self, taxpayer: &str) -> Self {
+        self.arguments.extend(["--taxpayer".to_owned(), taxpayer.to_owned()]);
+        self
+    }
+
+    /// So many of the numbered test taxpayers; three where nothing is said.
+    #[must_use]
+    pub fn taxpayers(mut self, count: usize) -> Self {
+        self.arguments.extend(["--taxpayers".to_owned(), count.to_string()]);
+        self
+    }
+
+    /// A change in `muhurdar.toml` before the service starts. The text must be there, once.
+    #[must_use]
+    pub fn edit(mut self, from: &str, to: &str) -> Self {
+        self.edits.push((from.to_owned(), to.to_owned()));
+        self
+    }
+
+    /// Prepares the folder, and makes the changes in its configuration.
+    #[must_use]
+    pub fn prepare(self) -> Prepared {
+        let folder = tempfile::Builder::new()
+            .prefix("muhurdar-test-")
+            .tempdir()
+            .expect("a temporary folder");
+        let dir = folder.path().join("appliance");
+        let mut arguments = vec!["dev".to_owned(), "--dir".to_owned(), dir.display().to_string()];
+        arguments.extend(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"].map(str::to_owned));
+        arguments.extend(self.arguments);
+        let prepared = Prepared { folder, dir, arguments };
+        let only: Vec<_> = prepared
+            .arguments
+            .iter()
+            .map(String::as_str)
+            .chain(["--prepare-only"])
+            .collect();
+        let output = muhurdar(&only);
+        assert!(output.status.success(), "muhurdar dev --prepare-only: {}", output.text);
+        let path = prepared.dir.join("muhurdar.toml");
+        let mut config = fs::read_to_string(&path).expect("dev writes muhurdar.toml");
+        for (from, to) in self.edits {
+            assert_eq!(config.matches(&from).count(), 1, "{from:?} in muhurdar.toml:\n{config}");
+            config = config.replace(&from, &to);
+        }
+        fs::write(&path, config).expect("muhurdar.toml can be written");
+        prepared
+    }
+
+    /// Prepares the folder and starts the service.
+    #[must_use]
+    pub fn start(self) -> Appliance {
+        self.prepare().start()
+    }
+}
+
+/// A folder that is ready to serve. Dropped, it is removed.
+#[derive(Debug)]
+pub struct Prepared {
+    folder: TempDir,
+    dir: PathBuf,
+    arguments: Vec<String>,
+}
+
+impl Prepared {
+    /// The appliance's folder.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Starts the service and waits until it listens.
+    #[must_use]
+    pub fn start(self) -> Appliance {
+        // From here on it is the keeper that removes it.
+        let folder = self.folder.keep();
+        let log = folder.join("log");
+        let mut keeper = Command::new("sh")
+            .args(["-c", KEEPER, "keeper"])
+            .arg(binary("muhurdar"))
+            .args(&self.arguments)
+            .env("LOG", &log)
+            .env("FOLDER", &folder)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("sh starts");
+        let stdin = keeper.stdin.take();
+        let mut line = String::new();
+        let said = keeper
+            .stdout
+            .take()
+            .map(BufReader::new)
+            .map(|mut out| out.read_line(&mut line));
+        assert!(
+            matches!(said, Some(Ok(1..))),
+            "the keeper names the process it has started"
+        );
+        let pid = line.trim().to_owned();
+        let mut appliance = Appliance {
+            dir: self.dir,
+            log,
+            pid,
+            address: None,
+            admin: None,
+            keeper,
+            stdin,
+        };
+        appliance.wait_until_it_listens();
+        appliance
+    }
+}
+
+/// A running service. Dropped, it is stopped and its folder removed.
+#[derive(Debug)]
+pub struct Appliance {
+    dir: PathBuf,
+    log: PathBuf,
+    pid: String,
+    address: Option<SocketAddr>,
+    admin: Option<SocketAddr>,
+    keeper: Child,
+    stdin: Option<ChildStdin>,
+}
+
+impl Appliance {
+    /// One with the three taxpayers of the samples, for all tests of a binary.
+    pub fn shared() -> &'static Self {
+        static SHARED: OnceLock<Appliance> = OnceLock::new();
+        SHARED.get_or_init(|| Builder::default().start())
+    }
+
+    /// Its folder.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Where gRPC is served.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address.expect("an appliance is returned once it listens")
+    }
+
+    /// Where metrics and probes are served.
+    #[must_use]
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin.expect("an appliance is returned once it listens")
+    }
+
+    /// Everything it wrote so far.
+    #[must_use]
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Sends it a signal, such as `TERM`.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill")
+            .args(["-s", name, &self.pid])
+            .status()
+            .expect("kill runs");
+        assert!(sent.success(), "SIG{name} to the appliance");
+    }
+
+    /// Waits until the process is gone, or says that it is not.
+    #[must_use]
+    pub fn gone_within(&self, time: Duration) -> bool {
+        let end = Instant::now() + time;
+        while self.alive() {
+            if Instant::now() > end {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        true
+    }
+
+    /// Whether the process runs; one that has ended and waits for its keeper does not.
+    fn alive(&self) -> bool {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap_or_default();
+        status
+            .lines()
+            .find(|l| l.starts_with("State:"))
+            .is_some_and(|state| !state.contains('Z'))
+    }
+
+    fn wait_until_it_listens(&mut self) {
+        let end = Instant::now() + START;
+        loop {
+            let log = self.log();
+            self.address = after(&log, "at https://");
+            self.admin = after(&log, "metrics at http://");
+            if self.address.is_some() && self.admin.is_some() {
+                return;
+            }
+            assert!(
+                self.alive() && Instant::now() < end,
+                "the appliance does not start; it wrote:\n{log}"
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Appliance {
+    fn drop(&mut self) {
+        drop(self.stdin.take());
+        // An error would say that the keeper is gone already.
+        drop(self.keeper.wait());
+    }
+}
+
+/// The address that follows a text, once its line is whole.
+fn after(log: &str, text: &str) -> Option<SocketAddr> {
+    let (_, rest) = log.split_once(text)?;
+    let (line, _) = rest.split_once('\n')?;
+    line.split('/').next()?.trim().parse().ok()
+}
+
+/// What a command said, and how it ended.
+#[derive(Debug)]
+pub struct Output {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// Standard output, then standard error.
+    pub text: String,
+}
+
+impl Output {
+    /// Runs a command to its end.
+    #[must_use]
+    pub fn of(command: &mut Command) -> Self {
+        let output = command.stdin(Stdio::null()).output();
+        let output = output.unwrap_or_else(|e| panic!("{}: {e}", command.get_program().display()));
+        let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        Self {
+            status: output.status,
+            text,
+        }
+    }
+}
+
+/// `muhurdar` with these arguments.
+#[must_use]
+pub fn muhurdar(arguments: &[&str]) -> Output {
+    Output::of(Command::new(binary("muhurdar")).args(arguments))
+}
+
+/// A binary of this workspace, built: the one named by `MUHURDAR_BIN` (`MUHURDAR_LOADTEST_BIN`), else by cargo, in the
+/// profile of the tests.
+#[must_use]
+pub fn binary(name: &str) -> PathBuf {
+    let variable = format!("{}_BIN", name.to_uppercase().replace('-', "_"));
+    if let Some(path) = std::env::var_os(&variable) {
+        let path = PathBuf::from(path);
+        assert!(path.exists(), "{variable} names {}, which is not there", path.display());
+        return path;
+    }
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    let folder = BUILT.get_or_init(|| {
+        let own = std::env::current_exe().expect("a test knows its own path");
+        // target/<profile>/deps/<test>
+        let folder = own
+            .ancestors()
+            .nth(2)
+            .expect("tests lie in target/<profile>/deps")
+            .to_owned();
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args([
+            "build",
+            "--locked",
+            "--package",
+            "muhurdar",
+            "--package",
+            "muhurdar-loadtest",
+            "--bins",
+        ]);
+        if folder.ends_with("release") {
+            cargo.arg("--release");
+        }
+        let output = Output::of(cargo.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/..")));
+        assert!(output.status.success(), "cargo build: {}", output.text);
+        folder
+    });
+    folder.join(name)
+}
