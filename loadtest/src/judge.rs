@@ -12,6 +12,8 @@ const LATE_US: u64 = 10_000;
 const LATE_PART: f64 = 0.5;
 /// From here on a note tells of it.
 const LATE_NOTE_US: u64 = 1_000;
+/// The two measurements of the token alone may differ by this part.
+const UNSTEADY: f64 = 0.10;
 /// Beyond this part of the time spent waiting for a CPU, a note says that the machine is shared.
 const WAITED: f64 = 0.10;
 
@@ -52,6 +54,18 @@ pub(crate) fn judge(report: &mut Report) {
             "the generator waited {:.0} % of the time for a CPU: the machine is shared, and latencies include it",
             generator.waited * 100.0
         ));
+    }
+    if let Some(ceiling) = &report.ceiling {
+        let (low, high) = ceiling
+            .measured_per_s
+            .iter()
+            .fold((f64::MAX, 0.0_f64), |(l, h), v| (l.min(*v), h.max(*v)));
+        if high > low * (1.0 + UNSTEADY) || report.ratio_to_ceiling.is_some_and(|ratio| ratio > 1.0) {
+            report.notes.push(format!(
+                "the token alone gave {low:.0} to {high:.0} signatures/s: something else used the machine or the HSM, and \
+                 the ratio to it is no better than that"
+            ));
+        }
     }
     if report.missed_sends > 0 {
         report.notes.push(format!(

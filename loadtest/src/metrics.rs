@@ -68,6 +68,11 @@ impl Watch {
         (b.cpu >= a.cpu && token.is_none_or(|t| t >= 0.0)).then_some((b.cpu - a.cpu, token))
     }
 
+    /// True where the CPU counter was never seen between two whole seconds: then it is known to a second and no better.
+    pub(crate) fn is_coarse(&self) -> bool {
+        self.looks.iter().all(|look| look.cpu.fract() == 0.0)
+    }
+
     /// The most memory seen.
     pub(crate) fn rss(&self) -> Option<u64> {
         self.looks
@@ -131,7 +136,8 @@ async fn fetch(url: &http::Uri) -> Result<String, String> {
 fn read(page: &str, at: Instant) -> Option<Look> {
     Some(Look {
         at,
-        cpu: sum(page, "process_cpu_seconds_total")?,
+        // The usual metric, by the usual crate, counts whole seconds: a server that has a finer one is asked for that.
+        cpu: sum(page, "muhurdar_cpu_seconds_total").or_else(|| sum(page, "process_cpu_seconds_total"))?,
         token_cpu: sum(page, "muhurdar_token_cpu_seconds_total"),
         rss: sum(page, "process_resident_memory_bytes"),
     })
@@ -162,6 +168,21 @@ mod tests {
             "# HELP a_total x\na_total{token=\"a } b\"} 1.5\na_total{token=\"c\"} 2 1700000000\na_total_more 7\n";
         assert_eq!(sum(page, "a_total"), Some(3.5));
         assert_eq!(sum(page, "b_total"), None);
+    }
+
+    #[test]
+    fn a_finer_cpu_counter_is_preferred_and_a_coarse_one_is_told() {
+        let look = |page: &str| read(page, Instant::now()).unwrap();
+        let mut watch = Watch::new("http://127.0.0.1:1/metrics".parse().unwrap()).unwrap();
+        watch.looks = vec![
+            look("process_cpu_seconds_total 3\n"),
+            look("process_cpu_seconds_total 4\n"),
+        ];
+        assert!(watch.is_coarse());
+        watch
+            .looks
+            .push(look("process_cpu_seconds_total 4\nmuhurdar_cpu_seconds_total 4.25\n"));
+        assert!(!watch.is_coarse());
     }
 
     #[test]

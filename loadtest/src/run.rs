@@ -180,6 +180,16 @@ fn assemble(
     let ceiling = ceiling::summary(ceilings);
     let achieved = fastest.map_or(0.0, |segment| segment.achieved_per_s);
     let mut notes = Vec::new();
+    if let (Some(watch), Some(segment)) = (watch, fastest)
+        && watch.is_coarse()
+        && segment.server_cpu_us_per_seal.is_some()
+    {
+        let seals = segment.achieved_per_s * segment.duration_s;
+        notes.push(format!(
+            "the server counts its CPU in whole seconds: CPU per seal is known to ±{:.0} µs",
+            1e6 / seals.max(1.0)
+        ));
+    }
     if let Some(problem) = watch.and_then(|watch| watch.last_problem.clone()) {
         notes.push(format!("the server's metrics could not always be read: {problem}"));
     }
@@ -278,13 +288,15 @@ fn segment_report(driven: &Driven, index: usize, watch: Option<&Watch>) -> repor
 fn server(watch: &Watch, fastest: Option<&report::SegmentReport>, origin: Instant) -> report::Server {
     let cpu = watch
         .looks()
-        .windows(2)
-        .map(|pair| {
-            let seconds = pair[1].at.duration_since(pair[0].at).as_secs_f64().max(1e-9);
-            let token = pair[1].token_cpu.unwrap_or_default() - pair[0].token_cpu.unwrap_or_default();
+        // Whole seconds of CPU over one second of time would draw a saw: look further back.
+        .windows(if watch.is_coarse() { 5 } else { 2 })
+        .map(|looks| {
+            let (first, last) = (&looks[0], &looks[looks.len() - 1]);
+            let seconds = last.at.duration_since(first.at).as_secs_f64().max(1e-9);
+            let token = last.token_cpu.unwrap_or_default() - first.token_cpu.unwrap_or_default();
             (
-                since(origin, pair[1].at),
-                ((pair[1].cpu - pair[0].cpu) / seconds).max(0.0),
+                since(origin, last.at),
+                ((last.cpu - first.cpu) / seconds).max(0.0),
                 (token / seconds).max(0.0),
             )
         })

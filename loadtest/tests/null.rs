@@ -160,6 +160,27 @@ fn a_stall_shows_in_an_open_loop_as_arithmetic_says_and_hides_in_a_closed_one() 
 }
 
 #[test]
+fn a_closed_loop_keeps_to_its_callers_from_the_warm_up_on() {
+    for mode in [Mode::Stream, Mode::Unary, Mode::Batch] {
+        let bench = Bench::new();
+        let mut order = bench.order(mode, "closed:4", 0.2);
+        let spec = "closed:4".parse::<PlanSpec>().unwrap();
+        let fifth = Duration::from_millis(200);
+        order.plan = spec.plan(fifth, fifth, 4).unwrap();
+        // Nothing is answered before both segments are over: four calls are out, and stay alone.
+        bench.server().behaviour.stall(Duration::from_secs(2));
+        let report = run(order);
+        let sent: f64 = report
+            .segments
+            .iter()
+            .map(|segment| segment.offered_per_s * segment.duration_s)
+            .sum();
+        let expected = if mode == Mode::Batch { 4.0 * 8.0 } else { 4.0 };
+        assert!((sent - expected).abs() < 0.01, "{mode:?}: {sent}");
+    }
+}
+
+#[test]
 fn refusals_are_counted_by_code_and_reason() {
     for mode in [Mode::Stream, Mode::Unary, Mode::Batch] {
         let bench = Bench::new();

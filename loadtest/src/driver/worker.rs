@@ -67,6 +67,8 @@ pub(super) struct Parcel {
 struct Closed {
     segment: usize,
     until: Instant,
+    /// The most requests of this loop in flight.
+    callers: usize,
 }
 
 struct State {
@@ -279,10 +281,16 @@ impl Worker {
     ) {
         {
             let mut state = self.lock();
-            state.closed = Some(Closed { segment, until: end });
             let workers = self.setup.workers;
-            let callers = concurrency / workers + usize::from(index < concurrency % workers);
-            for _ in 0..callers {
+            let calls = concurrency / workers + usize::from(index < concurrency % workers);
+            let callers = calls * self.call_size();
+            state.closed = Some(Closed {
+                segment,
+                until: end,
+                callers,
+            });
+            // Callers that still wait for an answer from the segment before stay callers of this one.
+            for _ in 0..calls {
                 self.call_again(&mut state, Instant::now());
             }
         }
@@ -353,16 +361,24 @@ impl Worker {
         }
     }
 
+    /// Documents per call.
+    fn call_size(&self) -> usize {
+        if self.setup.mode == Mode::Batch {
+            self.setup.batch
+        } else {
+            1
+        }
+    }
+
     /// A caller of the closed loop sends its next request: a whole batch where documents travel in batches.
     fn call_again(self: &Arc<Self>, state: &mut State, now: Instant) {
         let Some(closed) = state.closed.filter(|closed| now < closed.until) else {
             return;
         };
-        let count = if self.setup.mode == Mode::Batch {
-            self.setup.batch
-        } else {
-            1
-        };
+        let count = self.call_size();
+        if state.in_flight.len() + count > closed.callers {
+            return;
+        }
         for _ in 0..count {
             self.send(state, closed.segment, now, now, false);
         }

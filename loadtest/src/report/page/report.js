@@ -61,7 +61,7 @@ function timeAxis(s, w, h) {
     const a = x(segment.start_s), b = x(segment.start_s + segment.duration_s);
     if (!segment.measured) s.append(svg('rect', { x: a, y: M.top, width: b - a, height: h - M.top - M.bottom, class: 'segment' }));
     if (i) s.append(svg('line', { x1: a, x2: a, y1: M.top, y2: h - M.bottom, class: 'grid' }));
-    if (R.segments.length <= 12 && b - a > segment.name.length * 7) s.append(svg('text', { x: a + 5, y: M.top + 11 }, segment.name));
+    if (R.segments.length <= 12 && b - a > segment.name.length * 7.5 + 8) s.append(svg('text', { x: a + 5, y: M.top + 11 }, segment.name));
   }
   const step = niceStep(duration, (w - M.left) / 80);
   for (let t = 0; t <= duration + 1e-9; t += step) s.append(svg('text', { x: x(t), y: h - 8, 'text-anchor': 'middle' }, +t.toFixed(3) + ' s'));
