@@ -53,6 +53,17 @@ pub enum Sealer {
     Unnamed,
 }
 
+impl Sealer {
+    /// VKN or TCKN, or whatever stands in its place; none where nobody is named.
+    #[must_use]
+    pub fn taxpayer(&self) -> Option<&str> {
+        match self {
+            Self::Signature(named) | Self::Identity(named) => Some(named),
+            Self::Unnamed => None,
+        }
+    }
+}
+
 /// Prepares the seal of a document that is in memory.
 ///
 /// # Errors
