@@ -103,7 +103,12 @@ fn everybody_accepts_our_seals_on_every_official_document() {
 fn valid(root: &str, schemas: &Path, files: &[PathBuf]) -> Option<Vec<PathBuf>> {
     let mut xmllint = common::tool("xmllint")?;
     let schema = schemas.join(format!("maindoc/UBL-{root}-2.1.xsd"));
-    let output = xmllint.args(["--noout", "--nonet", "--schema"]).arg(schema).args(files).output().unwrap();
+    let output = xmllint
+        .args(["--noout", "--nonet", "--schema"])
+        .arg(schema)
+        .args(files)
+        .output()
+        .unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     let is_valid = |file: &&PathBuf| said.lines().any(|line| line == format!("{} validates", file.display()));
     Some(files.iter().filter(is_valid).cloned().collect())
@@ -111,7 +116,9 @@ fn valid(root: &str, schemas: &Path, files: &[PathBuf]) -> Option<Vec<PathBuf>> 
 
 #[test]
 fn a_document_that_was_valid_is_valid_with_its_seal() {
-    let Some(schemas) = common::shared("ubl-tr/xsd") else { return };
+    let Some(schemas) = common::shared("ubl-tr/xsd") else {
+        return;
+    };
     let authority = Authority::new();
     for key in [KeyType::Rsa2048, KeyType::EcP384] {
         let identity = authority.issue(key, &Profile::default());
@@ -122,15 +129,27 @@ fn a_document_that_was_valid_is_valid_with_its_seal() {
             let verified = verify(&sealed, &VerifyOptions::default()).unwrap();
             if verified.document_type.is_ubl() {
                 let file = write(before.path(), &name, &document);
-                by_root.entry(verified.document_type.name().to_owned()).or_default().push(file);
+                by_root
+                    .entry(verified.document_type.name().to_owned())
+                    .or_default()
+                    .push(file);
                 write(after.path(), &name, &sealed);
             }
         }
         for (root, files) in by_root {
-            let Some(were) = valid(&root, &schemas, &files) else { return };
-            let sealed: Vec<_> = were.iter().map(|file| after.path().join(file.file_name().unwrap())).collect();
+            let Some(were) = valid(&root, &schemas, &files) else {
+                return;
+            };
+            let sealed: Vec<_> = were
+                .iter()
+                .map(|file| after.path().join(file.file_name().unwrap()))
+                .collect();
             assert_eq!(valid(&root, &schemas, &sealed).unwrap(), sealed, "{root}");
-            println!("{root}: {} of {} are valid, and stay so under a seal of {key}", were.len(), files.len());
+            println!(
+                "{root}: {} of {} are valid, and stay so under a seal of {key}",
+                were.len(),
+                files.len()
+            );
         }
     }
 }
