@@ -275,7 +275,10 @@ impl Scanner {
             let limit = self.core.limits.start_tag as usize;
             // Over the limit, the scan below says so; or what else is wrong with the tag.
             let room = (limit + 2).saturating_sub(self.carry.len()).max(1).min(taken);
-            let ready = room < taken || self.completed(text[taken - 1]);
+            // A character must not be cut in two.
+            let rest = text[room..].iter().take_while(|&&byte| byte & 0xC0 == 0x80).count();
+            let room = room + rest;
+            let ready = room != taken || self.completed(text[taken - 1]);
             self.carry.extend_from_slice(&text[..room]);
             text = &text[room..];
             if !ready {

@@ -49,6 +49,10 @@ impl Core {
         let Rest::Complete { end, empty, tidy } = rest else {
             return self.short_tag(at, last, b.len());
         };
+        if end - at > self.limits.start_tag as usize {
+            let limit = self.limits.start_tag.into();
+            return Err(Fault::new(at, Reason::Limit { what: "a tag", limit }));
+        }
         let mut canonical = tidy;
         match &self.attributes[..] {
             [] => {}

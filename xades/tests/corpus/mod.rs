@@ -91,6 +91,7 @@ pub(crate) const SMALL: &[&str] = &[
     "<!DOCTYPE a [<!ENTITY b 'c'>]><a>&b;</a>",
     "<a><!DOCTYPE a></a>",
     "<a>\r\n\r\r\n\n</a>",
+    "<a>\r\u{FFFD}]\u{1F600}\r\u{15F}</a>",
     "<a\r\n\tb='1'\r>x</a\n>",
     "<a/ >",
     "<a / >",

@@ -115,7 +115,7 @@ pub(crate) fn available() -> bool {
     there
 }
 
-/// XML_PARSE_NONET | XML_PARSE_HUGE: our own limits are tested elsewhere.
+/// XML_PARSE_NONET | XML_PARSE_HUGE: nothing is fetched, and our own limits are tested elsewhere.
 const OPTIONS: c_int = 1 << 11 | 1 << 19;
 
 unsafe extern "C" fn record(worst: *mut c_void, error: *mut XmlError) {
