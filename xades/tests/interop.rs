@@ -4,6 +4,7 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use common::judges::JUDGES;
@@ -95,6 +96,61 @@ fn everybody_accepts_our_seals_on_every_official_document() {
             }
         }
         assert_all_accept(&files, &identity);
+    }
+}
+
+/// Which of the files are valid, by GİB's schema of this document: xmllint says so of each.
+fn valid(root: &str, schemas: &Path, files: &[PathBuf]) -> Option<Vec<PathBuf>> {
+    let mut xmllint = common::tool("xmllint")?;
+    let schema = schemas.join(format!("maindoc/UBL-{root}-2.1.xsd"));
+    let output = xmllint
+        .args(["--noout", "--nonet", "--schema"])
+        .arg(schema)
+        .args(files)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let is_valid = |file: &&PathBuf| said.lines().any(|line| line == format!("{} validates", file.display()));
+    Some(files.iter().filter(is_valid).cloned().collect())
+}
+
+#[test]
+fn a_document_that_was_valid_is_valid_with_its_seal() {
+    let Some(schemas) = common::shared("ubl-tr/xsd") else {
+        return;
+    };
+    let authority = Authority::new();
+    for key in [KeyType::Rsa2048, KeyType::EcP384] {
+        let identity = authority.issue(key, &Profile::default());
+        let (before, after) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let mut by_root: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
+        for (name, document) in documents() {
+            let sealed = seal(&document, &identity, &Policy::default()).unwrap();
+            let verified = verify(&sealed, &VerifyOptions::default()).unwrap();
+            if verified.document_type.is_ubl() {
+                let file = write(before.path(), &name, &document);
+                by_root
+                    .entry(verified.document_type.name().to_owned())
+                    .or_default()
+                    .push(file);
+                write(after.path(), &name, &sealed);
+            }
+        }
+        for (root, files) in by_root {
+            let Some(were) = valid(&root, &schemas, &files) else {
+                return;
+            };
+            let sealed: Vec<_> = were
+                .iter()
+                .map(|file| after.path().join(file.file_name().unwrap()))
+                .collect();
+            assert_eq!(valid(&root, &schemas, &sealed).unwrap(), sealed, "{root}");
+            println!(
+                "{root}: {} of {} are valid, and stay so under a seal of {key}",
+                were.len(),
+                files.len()
+            );
+        }
     }
 }
 

@@ -7,6 +7,7 @@ pub mod judges;
 pub mod seals;
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use aws_lc_rs::digest;
 use aws_lc_rs::rand::SystemRandom;
@@ -115,8 +116,11 @@ impl Authority {
     }
 
     pub fn issue(&self, key_type: KeyType, profile: &Profile) -> Identity {
+        // Short, as Kamu SM's are: libxml2's xs:integer ends at 24 digits, and a schema check of a longer one fails.
+        static SERIAL: AtomicU64 = AtomicU64::new(0x009A_5A19_C46A);
         let key = generate(key_type);
         let mut params = CertificateParams::default();
+        params.serial_number = Some(SERIAL.fetch_add(1, Ordering::Relaxed).into());
         params.distinguished_name = DistinguishedName::new();
         params
             .distinguished_name
