@@ -127,9 +127,10 @@ function hover(s, w, h, at) {
 
 const S = R.series, slices = S.offered.length;
 // Under half a second per slice a constant rate looks ragged: curves take several slices together.
-const fold = Math.max(1, Math.round(0.5 / S.slice_s)), folds = Math.ceil(slices / fold);
-const folded = list => Array.from({ length: folds }, (_, i) => sum(list.slice(i * fold, i * fold + fold)));
-const foldSeconds = i => Math.max(S.slice_s / 2, Math.min((i + 1) * fold * S.slice_s, duration) - i * fold * S.slice_s);
+// The last of them takes what is left over: a sliver of time has no rate worth drawing.
+const fold = Math.max(1, Math.round(0.5 / S.slice_s)), folds = Math.max(1, Math.round(duration / S.slice_s / fold));
+const folded = list => Array.from({ length: folds }, (_, i) => sum(list.slice(i * fold, i === folds - 1 ? undefined : i * fold + fold)));
+const foldSeconds = i => i === folds - 1 ? Math.max(S.slice_s, duration - i * fold * S.slice_s) : fold * S.slice_s;
 const middle = i => i * fold * S.slice_s + foldSeconds(i) / 2;
 const rates = list => folded(list).map((v, i) => v / foldSeconds(i));
 
@@ -145,7 +146,7 @@ function throughput() {
       line(s, sealed.map((v, i) => [x(middle(i)), y(v)]), '--rate', { 'stroke-width': 2.2 });
       if (sum(failed)) line(s, failed.map((v, i) => [x(middle(i)), y(v)]), '--bad');
       hover(s, w, h, px => {
-        const i = Math.floor((px - M.left) / (w - M.left - M.right) * duration / S.slice_s / fold);
+        const i = Math.min(folds - 1, Math.floor((px - M.left) / (w - M.left - M.right) * duration / S.slice_s / fold));
         return i >= 0 && i < folds ? { x: x(middle(i)), text: `${group(middle(i), 1)} s\nasked   ${group(offered[i])}/s\nsealed  ${group(sealed[i])}/s\nfailed  ${group(failed[i])}/s` } : null;
       });
     }),

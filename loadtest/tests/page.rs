@@ -1,0 +1,72 @@
+//! The report's page in a real browser: it draws, it complains of nothing, and no text in a report becomes markup.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+use std::{path::Path, process::Command};
+
+const REPORT: &str = include_str!("data/report.json");
+
+fn browser() -> Option<&'static str> {
+    ["chromium", "chromium-browser", "google-chrome"]
+        .into_iter()
+        .find(|name| {
+            Command::new(name)
+                .arg("--version")
+                .output()
+                .is_ok_and(|output| output.status.success())
+        })
+}
+
+/// The page's elements after its script has run, and what the browser said on its console.
+fn open(browser: &str, page: &Path, profile: &Path) -> (String, Vec<String>) {
+    let output = Command::new(browser)
+        .args([
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--enable-logging=stderr",
+            "--dump-dom",
+        ])
+        .arg(format!("--user-data-dir={}", profile.display()))
+        .arg(format!("file://{}", page.display()))
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    let console = said
+        .lines()
+        .filter(|line| line.contains(":CONSOLE"))
+        .map(str::to_owned)
+        .collect();
+    (String::from_utf8_lossy(&output.stdout).into_owned(), console)
+}
+
+#[test]
+fn the_page_draws_every_graph_without_a_word_on_the_console_and_takes_text_as_text() {
+    let Some(browser) = browser() else {
+        return eprintln!("SKIPPED the_page_draws_every_graph…: no browser is installed (apt-get install chromium)");
+    };
+    let mut report: muhurdar_loadtest::report::Report = serde_json::from_str(REPORT).unwrap();
+    report.label =
+        Some("</script><script>console.log('markup')</script><img src=x onerror=console.log('markup')>".into());
+    let folder = tempfile::tempdir().unwrap();
+    let mut latency = hdrhistogram::Histogram::<u64>::new(3).unwrap();
+    latency.record(1000).unwrap();
+    let written = muhurdar_loadtest::report::write(&report, &latency, folder.path()).unwrap();
+    let (dom, console) = open(browser, &written.html, &folder.path().join("profile"));
+    assert_eq!(console, Vec::<String>::new());
+    assert_eq!(
+        dom.matches("<svg ").count(),
+        5,
+        "throughput, latency, heat map, percentiles, CPU"
+    );
+    for words in [
+        "seals/s",
+        "Throughput",
+        "The plan, piece by piece",
+        "Environment",
+        "&lt;/script&gt;",
+    ] {
+        assert!(dom.contains(words), "{words} is not on the page");
+    }
+    assert!(!dom.contains("<img"), "a label became markup");
+}
