@@ -1,7 +1,9 @@
-//! The threads that canonicalize, digest, check and splice, beside the threads that wait for the network.
+//! Where documents are canonicalized, digested, checked and spliced: in place where that is quicker than a change of
+//! threads, else on threads of their own, beside those that wait for the network.
 //!
-//! Comes in: closures. Goes out: their results, to whoever awaits them. Work that arrives while all threads are busy is
-//! taken in batches, so that a busy service pays one wake-up for many documents; an idle one takes each document at once.
+//! Comes in: closures, with the bytes they will read. Goes out: their results, to whoever awaits them. Large work that
+//! arrives while all threads are busy is taken in batches, so that a busy service pays one wake-up for many documents; an
+//! idle one takes each at once.
 
 use std::{
     collections::VecDeque,
@@ -16,6 +18,10 @@ use tokio::sync::oneshot;
 /// The most that a thread takes at a time: enough to spread the cost of a wake-up thin, few enough that a batch of large
 /// documents does not wait behind one thread while another idles.
 const MAX_BATCH: usize = 16;
+
+/// Work over fewer bytes runs in place: handing it to another thread and waiting for it costs two wake-ups, which under
+/// load were dearer than the canonicalization of a small invoice (docs/performance.md).
+const IN_PLACE_BYTES: usize = 64 << 10;
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -71,11 +77,18 @@ impl Compute {
         Ok(Self { shared, threads })
     }
 
-    /// Runs a closure on one of the threads and waits for its result.
+    /// Runs a closure that reads about so many bytes, and waits for its result.
     ///
     /// # Errors
     /// Where the closure panicked: the panic stays with this one piece of work.
-    pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Panicked> {
+    pub async fn run<T: Send + 'static>(
+        &self,
+        bytes: usize,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Panicked> {
+        if bytes < IN_PLACE_BYTES {
+            return catch_unwind(AssertUnwindSafe(work)).map_err(|_| Panicked);
+        }
         let (reply, answer) = oneshot::channel();
         self.shared.push(Box::new(move || drop(reply.send(work()))));
         answer.await.map_err(|_| Panicked)
@@ -145,7 +158,12 @@ mod tests {
         let mut sums = tokio::task::JoinSet::new();
         for n in 0..500_u64 {
             let compute = Arc::clone(&compute);
-            sums.spawn(async move { compute.run(move || n).await.unwrap() });
+            sums.spawn(async move {
+                compute
+                    .run(if n % 2 == 0 { 0 } else { IN_PLACE_BYTES }, move || n)
+                    .await
+                    .unwrap()
+            });
         }
         assert_eq!(sums.join_all().await.into_iter().sum::<u64>(), 499 * 500 / 2);
     }
@@ -153,7 +171,9 @@ mod tests {
     #[tokio::test]
     async fn a_panic_stays_with_its_own_work() {
         let compute = Compute::new(1).unwrap();
-        assert!(compute.run(|| panic!("on purpose")).await.is_err());
-        assert_eq!(compute.run(|| 7).await.unwrap(), 7);
+        for bytes in [0, IN_PLACE_BYTES] {
+            assert!(compute.run(bytes, || panic!("on purpose")).await.is_err());
+            assert_eq!(compute.run(bytes, || 7).await.unwrap(), 7);
+        }
     }
 }

@@ -73,6 +73,7 @@ pub struct Metrics {
     wrong_signatures: IntCounter,
     in_flight: IntGauge,
     in_flight_bytes: IntGauge,
+    cpu: Gauge,
     token_cpu: Gauge,
     token_signatures: IntGauge,
     queued: IntGauge,
@@ -120,6 +121,13 @@ impl Metrics {
             )?,
             in_flight: gauge("muhurdar_in_flight_documents", "Documents admitted and unanswered")?,
             in_flight_bytes: gauge("muhurdar_in_flight_bytes", "Bytes of documents admitted and unanswered")?,
+            cpu: register(
+                &registry,
+                Gauge::new(
+                    "muhurdar_cpu_seconds_total",
+                    "CPU time of the process, user and system, token calls included",
+                )?,
+            )?,
             token_cpu: register(
                 &registry,
                 Gauge::new(
@@ -198,6 +206,7 @@ impl Metrics {
     pub fn expose(&self, gate: &Gate, pool: &Pool, seals: &Seals) -> String {
         self.in_flight.set(gauge_value(gate.in_flight() as u64));
         self.in_flight_bytes.set(gauge_value(gate.in_flight_bytes()));
+        self.cpu.set(cpu_seconds());
         self.observe_pool(pool);
         let now = jiff::Timestamp::now();
         let usable = seals.iter().filter(|s| s.usable(now).is_ok());
@@ -252,6 +261,17 @@ impl Drop for Timer<'_> {
     fn drop(&mut self) {
         self.histogram.observe(self.since.elapsed().as_secs_f64());
     }
+}
+
+/// What the process has used so far. The collector of the prometheus crate counts in whole seconds, too coarse for CPU per
+/// seal.
+fn cpu_seconds() -> f64 {
+    let used = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    #[allow(clippy::cast_precision_loss, reason = "seconds since the process started")]
+    let seconds = used.tv_sec as f64;
+    #[allow(clippy::cast_precision_loss, reason = "below 1e9")]
+    let nanos = used.tv_nsec as f64;
+    seconds + nanos / 1e9
 }
 
 fn gauge_value(value: u64) -> i64 {

@@ -177,7 +177,7 @@ impl Pipeline {
         signing_time: Timestamp,
     ) -> Result<Prepared, Refusal> {
         let _timer = self.metrics.time(Stage::Digest);
-        let (seal, limits) = (Arc::clone(seal), self.limits.clone());
+        let (seal, limits, bytes) = (Arc::clone(seal), self.limits.clone(), document.len());
         let work = move || {
             let sealing = Sealing {
                 certificate: &seal.certificate,
@@ -188,7 +188,7 @@ impl Pipeline {
             };
             xades::prepare(&document, &sealing)
         };
-        Ok(self.compute.run(work).await.map_err(|_| Refusal::Internal)??)
+        Ok(self.compute.run(bytes, work).await.map_err(|_| Refusal::Internal)??)
     }
 
     /// The seal must be that of whom the document names as its sealer (contract, promise 2).
@@ -229,8 +229,7 @@ impl Pipeline {
         let mut attempts = Attempts::default();
         loop {
             let signed = self.sign_once(seal, self.input(&prepared)?, deadline).await?;
-            let checked = self.check(prepared, signed.value).await?;
-            prepared = match checked {
+            prepared = match self.check(prepared, &signed.value) {
                 Ok(Checked::Whole(element)) => return Ok((signed.token, element)),
                 Ok(Checked::Again(prepared)) => *prepared,
                 Err(unverified) => {
@@ -255,17 +254,14 @@ impl Pipeline {
         Ok(self.pool.sign(seal.key, input, Some(deadline)).await?)
     }
 
-    /// Checks a value with the certificate's public key and puts it into the seal.
-    async fn check(&self, prepared: Prepared, value: Vec<u8>) -> Result<Result<Checked, xades::Unverified>, Refusal> {
+    /// Checks a value with the certificate's public key and puts it into the seal. Its cost does not depend on the document.
+    fn check(&self, prepared: Prepared, value: &[u8]) -> Result<Checked, xades::Unverified> {
         let _timer = self.metrics.time(Stage::Check);
-        let work = move || {
-            if prepared.wants_countersignature() {
-                prepared.countersign(&value).map(|p| Checked::Again(Box::new(p)))
-            } else {
-                prepared.finish(&value).map(Checked::Whole)
-            }
-        };
-        self.compute.run(work).await.map_err(|_| Refusal::Internal)
+        if prepared.wants_countersignature() {
+            prepared.countersign(value).map(|p| Checked::Again(Box::new(p)))
+        } else {
+            prepared.finish(value).map(Checked::Whole)
+        }
     }
 
     /// Accounts for a wrong signature, and says when it was one too many.
@@ -291,11 +287,12 @@ impl Pipeline {
         whole: bool,
     ) -> Result<(Option<Vec<u8>>, xades::Seal, [u8; 32]), Refusal> {
         let _timer = self.metrics.time(Stage::Splice);
+        let bytes = document.len();
         let work = move || {
             let sha256 = seal.sealed_sha256(&document);
             (whole.then(|| seal.splice(&document)), seal, sha256)
         };
-        self.compute.run(work).await.map_err(|_| Refusal::Internal)
+        self.compute.run(bytes, work).await.map_err(|_| Refusal::Internal)
     }
 }
 
