@@ -60,6 +60,7 @@ fi
 rm -rf "$bench"
 mkdir -p "$bench" || die "$EX_NOPERM" "cannot write to $bench"
 start_appliance "$TARGET/release/muhurdar" "$appliance" 127.0.0.1:0 "$bench/appliance.log"
+metrics=$(metrics_of "$bench/appliance.log")
 number=0
 for row in "${ROWS[@]}"; do
   out=$bench/row-$((number += 1))
@@ -67,7 +68,7 @@ for row in "${ROWS[@]}"; do
   echo "${row%%|*}" >"$out/name"
   say "${row%%|*}, $DURATION"
   # shellcheck disable=SC2086 # the arguments are words
-  run "$TARGET/release/muhurdar-loadtest" run --dir "$appliance" --duration "$DURATION" --out "$out" ${row#*|} >"$out/said" ||
+  run "$TARGET/release/muhurdar-loadtest" run --dir "$appliance" --metrics "$metrics" --duration "$DURATION" --out "$out" ${row#*|} >"$out/said" ||
     note "did not pass; see $out"
 done
 say "Through the service: $(nproc) processors, $(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -n 1)"

@@ -88,6 +88,9 @@ start_appliance() {
   done
 }
 
+# metrics_of LOG: where an appliance says that its metrics are. It takes another port than the usual where that is taken.
+metrics_of() { sed -n 's|^metrics at \(http://.*\)$|\1|p' "$1" | head -n 1; }
+
 # cleanup: on every way out
 cleanup() {
   local code=$?

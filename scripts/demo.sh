@@ -72,7 +72,7 @@ seal_and_verify() {
 
 load() {
   say "Load test, $DURATION"
-  run "$loadtest" run --dir "$appliance" --duration "$DURATION" --out "$report" ||
+  run "$loadtest" run --dir "$appliance" --metrics "$(metrics_of "$log")" --duration "$DURATION" --out "$report" ||
     die 1 "the load test failed; the appliance's log is $log"
 }
 

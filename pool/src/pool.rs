@@ -132,7 +132,7 @@ impl Pool {
                     tracing::error!(token = %self.names[slot], %error, "the token is not ready; the others are");
                 }
                 Err(error) => {
-                    self.stop().await;
+                    self.close().await;
                     return Err(error);
                 }
             }
@@ -232,11 +232,7 @@ impl Pool {
 
     /// Refuses what waits, lets what is being signed be answered, closes every session and ends the modules. To answer everything that was
     /// admitted, stop sending and wait for the answers first.
-    pub async fn close(self) {
-        self.stop().await;
-    }
-
-    async fn stop(&self) {
+    pub async fn close(&self) {
         let stranded = self.shared.shut();
         for job in stranded {
             job.answer(Err(SignError::Closed));

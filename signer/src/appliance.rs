@@ -163,6 +163,9 @@ impl Appliance {
         admin_end.cancel();
         drop(tokio::time::timeout(GOODBYE, admin).await);
         drop(readiness.await);
+        // The process must not end while a thread is inside the module: a library whose destructors run under a call of
+        // its own crashes (seen with SoftHSM2). A call that hangs is not waited for.
+        drop(tokio::time::timeout(GOODBYE, pipeline.pool.close()).await);
         tracing::info!("drained");
         outcome
     }

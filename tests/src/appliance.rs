@@ -19,15 +19,18 @@ const START: Duration = Duration::from_secs(120);
 /// service ends and its folder goes. A static fixture is never dropped and a killed test runs no destructor: this is why
 /// nothing is left behind all the same.
 const KEEPER: &str = r#"
+(
+  sh -c 'echo "$$" | tee "$LOG.pid"; exec "$@" >"$LOG" 2>&1 </dev/null' server "$@"
+  echo "$?" >"$LOG.exit"
+) &
+job=$!
 trap '' INT TERM HUP
-"$@" >"$LOG" 2>&1 </dev/null &
-pid=$!
-echo "$pid"
 cat >/dev/null
+pid=$(cat "$LOG.pid")
 kill -TERM "$pid" 2>/dev/null
 for _ in 1 2 3 4 5 6 7 8 9 10; do kill -0 "$pid" 2>/dev/null || break; sleep 0.5; done
 kill -KILL "$pid" 2>/dev/null
-wait "$pid"
+wait "$job"
 rm -rf "$FOLDER"
 "#;
 
@@ -206,17 +209,21 @@ impl Appliance {
         assert!(sent.success(), "SIG{name} to the appliance");
     }
 
-    /// Waits until the process is gone, or says that it is not.
+    /// Waits until the process is gone, and tells its exit code as a shell does (128 and more: a signal). None where it
+    /// still runs after this time.
     #[must_use]
-    pub fn gone_within(&self, time: Duration) -> bool {
+    pub fn exit_code_within(&self, time: Duration) -> Option<i32> {
         let end = Instant::now() + time;
-        while self.alive() {
+        loop {
+            let said = fs::read_to_string(self.log.with_extension("exit")).unwrap_or_default();
+            if let Some(code) = said.strip_suffix('\n') {
+                return code.parse().ok();
+            }
             if Instant::now() > end {
-                return false;
+                return None;
             }
             std::thread::sleep(Duration::from_millis(20));
         }
-        true
     }
 
     /// Whether the process runs; one that has ended and waits for its keeper does not.
