@@ -243,7 +243,10 @@ impl Token {
         if taken.is_empty() {
             Ok(())
         } else {
-            Err(self.unfit(format!("CKA_ID {} is taken", keys::hex(cka_id))))
+            Err(self.unfit(format!(
+                "CKA_ID {} is taken; give the new key another (--id)",
+                keys::hex(cka_id)
+            )))
         }
     }
 }

@@ -10,7 +10,7 @@ mod vkn;
 
 use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener},
-    path::PathBuf,
+    path::{Path, PathBuf},
     str::FromStr,
 };
 
@@ -114,14 +114,14 @@ impl Dev {
             );
             return Ok(());
         }
-        let config = self.config(&home)?;
+        let config = self.config(&home, &module)?;
         serve::serve(config, "info,muhurdar::audit=off", |appliance| {
             announce(&home, appliance);
         })
     }
 
     /// Everything in the folder that is not there yet.
-    fn prepare(&self, home: &Home, module: &std::path::Path) -> Result<(), Failure> {
+    fn prepare(&self, home: &Home, module: &Path) -> Result<(), Failure> {
         let path = home.configure(module, self.listen, self.admin_listen)?;
         let config = Config::load(&path).map_err(Failure::usage)?;
         let authority = Authority::load_or_make(&home.path("ca.crt"), &home.path("ca.key"))?;
@@ -161,14 +161,19 @@ impl Dev {
         wanted
     }
 
-    /// The folder's configuration. Where nobody chose the admin address and it is taken, another port will do.
-    fn config(&self, home: &Home) -> Result<Config, Failure> {
-        let mut config = Config::load(&home.path("muhurdar.toml")).map_err(Failure::usage)?;
-        let admin = &mut config.server.admin_listen;
-        if self.admin_listen.is_none() && *admin == DEFAULT_ADMIN_LISTEN && TcpListener::bind(*admin).is_err() {
-            admin.set_port(0);
+    /// The folder's configuration. Where nobody chose the admin address and it is taken, another port will do; it is
+    /// written down, since the load harness looks there.
+    fn config(&self, home: &Home, module: &Path) -> Result<Config, Failure> {
+        let path = home.path("muhurdar.toml");
+        let config = Config::load(&path).map_err(Failure::usage)?;
+        let admin = config.server.admin_listen;
+        if self.admin_listen.is_some() || admin != DEFAULT_ADMIN_LISTEN || TcpListener::bind(admin).is_ok() {
+            return Ok(config);
         }
-        Ok(config)
+        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|l| l.local_addr());
+        let free = free.map_err(|e| Failure::io("admin listener", &e))?;
+        home.configure(module, None, Some(free))?;
+        Config::load(&path).map_err(Failure::usage)
     }
 }
 
