@@ -93,6 +93,14 @@ pub enum OpenError {
         /// Where it was sought, and what went wrong. Never the PIN.
         cause: String,
     },
+    /// The token's PIN was refused, or may not be risked: no login is tried until an operator acts.
+    #[error("token {token}: the PIN is latched: {reason}; put it right, then `muhurdar token unlatch`")]
+    Latched {
+        /// The token's configured name.
+        token: String,
+        /// What the token said, or would have been risked. Never the PIN.
+        reason: String,
+    },
     /// The token is unfit in a way that waiting does not mend.
     #[error("token {token}: {cause}")]
     Unfit {

@@ -231,10 +231,9 @@ impl Supervisor {
             }
             Err(Trouble::Latched(reason)) => {
                 tracing::error!(token = %slot.name, %reason, "PIN latched: no login until an operator acts (muhurdar token unlatch)");
-                let cause = format!("the PIN is latched: {reason}; put it right, then `muhurdar token unlatch`");
-                watched.first.get_or_insert(Err(OpenError::Unfit {
+                watched.first.get_or_insert(Err(OpenError::Latched {
                     token: slot.name.to_string(),
-                    cause,
+                    reason: reason.clone(),
                 }));
                 watched.ladder.latch(reason);
                 Order::Rest

@@ -106,4 +106,7 @@ fn a_wrong_pin_is_tried_once_and_said() {
         "{}",
         output.text
     );
+    // A supervisor that restarts the service must not spend the PIN's tries: the unit's RestartPreventExitStatus has 77.
+    let output = muhurdar(&["serve", "--config", config.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(77), "{}", output.text);
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use muhurdar_pool::OpenError;
 
 use super::{Failure, exit};
 use crate::{
@@ -63,6 +64,8 @@ fn start_failure(error: &StartError) -> Failure {
         StartError::Serve(ServeError::Tls(_)) | StartError::Tokens(_) | StartError::Certificates(_) => {
             Failure::usage(error)
         }
+        // A supervisor that starts the service again and again must not spend the PIN's tries: the unit lists this code.
+        StartError::Pool(OpenError::Latched { .. } | OpenError::Pin { .. }) => Failure::new(exit::PERMISSION, error),
         _ => Failure::unavailable(error),
     }
 }

@@ -105,7 +105,7 @@ fn open(module: &Path) -> Result<Module, Failure> {
 fn token_failure(error: &OpenError) -> Failure {
     match error {
         OpenError::Config(_) | OpenError::Selection(_) | OpenError::Unfit { .. } => Failure::usage(error),
-        OpenError::Pin { .. } => Failure::new(exit::PERMISSION, error),
+        OpenError::Pin { .. } | OpenError::Latched { .. } => Failure::new(exit::PERMISSION, error),
         OpenError::Token { error: ckr, .. } if ckr.name().starts_with("CKR_PIN") => {
             Failure::new(exit::PERMISSION, error)
         }
