@@ -5,6 +5,7 @@
 
 pub mod admin;
 mod identity;
+mod messages;
 mod oversize;
 mod service;
 mod status;
