@@ -1,6 +1,6 @@
 # Everything worth knowing is in scripts/; this is the list of what there is to do.
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench
+.PHONY: help demo test bench fuzz
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -13,3 +13,6 @@ test: ## fresh machine to every test passed
 
 bench: ## the benchmarks, with a table at the end
 	@scripts/bench.sh
+
+fuzz: ## fuzzes the document engine, needs a nightly compiler and cargo-fuzz (SECONDS=1200, for each target)
+	@scripts/fuzz.sh $(SECONDS)

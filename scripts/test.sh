@@ -103,5 +103,7 @@ say "Tests"
 cargo_step "the build of the tests" build --workspace --bins --tests --locked
 export MUHURDAR_BIN=$TARGET/debug/muhurdar MUHURDAR_LOADTEST_BIN=$TARGET/debug/muhurdar-loadtest
 export MUHURDAR_TEST_VENV=$TARGET/test-venv
+# Where `make fuzz` was run before; else it says that it does not.
+run scripts/fuzz.sh --if-built 20 || exit 1
 # The end: what cargo says last is what this says last.
 run cargo test --workspace --locked

@@ -241,7 +241,10 @@ impl Scope {
                     before
                 }
                 None => {
-                    self.current.remove(&prefix);
+                    // Nearly always empty, and a removal would hash the prefix to find that out.
+                    if !self.current.is_empty() {
+                        self.current.remove(&prefix);
+                    }
                     Ns::NONE
                 }
             };

@@ -5,7 +5,7 @@ mod corpus;
 mod oracle;
 
 use muhurdar_xades::scan::{EndTag, Handler, Part, Scanner, StartTag, Text, Window};
-use muhurdar_xades::{Fault, Limits, Refusal, RefusalKind};
+use muhurdar_xades::{Fault, Limits, Reason, Refusal, RefusalKind};
 use std::fmt::Write as _;
 use std::ops::Range;
 
@@ -221,6 +221,23 @@ fn the_answer_is_the_same_wherever_the_input_is_cut() {
         let expected = whole(&document);
         for size in [1, 2, 7, 61, 997] {
             assert_eq!(pieces(document.chunks(size)), expected, "{name} in pieces of {size}");
+        }
+    }
+}
+
+#[test]
+fn a_declaration_longer_than_any_is_refused_wherever_the_input_is_cut() {
+    for mark in ["", "\u{feff}"] {
+        let document = format!("{mark}<?xml version='1.0'{}?><a/>", " ".repeat(1024));
+        let document = document.as_bytes();
+        let refusal = whole(document).unwrap_err();
+        assert!(matches!(refusal.reason(), Reason::Declaration), "{refusal}");
+        for at in 0..document.len() {
+            assert_eq!(
+                pieces([&document[..at], &document[at..]]),
+                Err(refusal.clone()),
+                "cut at {at}"
+            );
         }
     }
 }

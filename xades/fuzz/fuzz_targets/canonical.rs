@@ -8,14 +8,35 @@ use libfuzzer_sys::fuzz_target;
 use muhurdar_xades::c14n::{Form, Method, Subset, canonicalize};
 use muhurdar_xades::{Limits, Reason, RefusalKind};
 
-fuzz_target!(|data: &[u8]| {
-    let Some((&choice, document)) = data.split_first() else { return };
+/// Whether a namespace declaration has a reference in it: libxml2 then writes `&` unescaped, which is not canonical XML.
+fn declares_by_reference(document: &[u8]) -> bool {
+    (0..document.len())
+        .filter(|&at| document[at..].starts_with(b"xmlns"))
+        .any(|at| {
+            let behind = &document[at..];
+            let Some(open) = behind.iter().position(|byte| matches!(byte, b'"' | b'\'')) else {
+                return false;
+            };
+            behind[open + 1..]
+                .iter()
+                .take_while(|&&byte| byte != behind[open])
+                .any(|&byte| byte == b'&')
+        })
+}
+
+fuzz_target!(|document: &[u8]| {
+    // The length chooses, so that the seeds are documents and no more.
+    let choice = document.len();
     let (form, mode) = [
         (Form::Inclusive, oracle::Mode::Inclusive),
         (Form::Exclusive, oracle::Mode::Exclusive),
         (Form::Inclusive11, oracle::Mode::Inclusive11),
-    ][usize::from(choice) % 3];
-    let method = Method { form, comments: choice & 0x80 != 0, inclusive_prefixes: Vec::new() };
+    ][choice % 3];
+    let method = Method {
+        form,
+        comments: choice % 2 == 1,
+        inclusive_prefixes: Vec::new(),
+    };
     let ours = canonicalize(document, &method, Subset::Document, &Limits::default(), Vec::new());
     // Refused on purpose, or differently for a known reason: see tests/well_formed.rs and tests/generated.rs.
     if let Err(refusal) = &ours
@@ -31,8 +52,8 @@ fuzz_target!(|data: &[u8]| {
     {
         return;
     }
-    let ampersand = document.windows(5).any(|window| window == b"xmlns") && document.contains(&b'&');
-    if ampersand || document.windows(8).any(|window| window == b"encoding") || !oracle::available() {
+    let encoding = document.windows(8).any(|window| window == b"encoding");
+    if declares_by_reference(document) || encoding || !oracle::available() {
         return;
     }
     let theirs = oracle::canonical(document, mode, method.comments, &[], oracle::Part::Document);

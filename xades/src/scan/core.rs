@@ -159,7 +159,7 @@ impl Core {
         }
         let mut at = 0;
         if b.starts_with(OPENING) && b.get(OPENING.len()).is_some_and(|&byte| chars::is(byte, SPACE)) {
-            let Some(end) = b.windows(2).position(|pair| pair == b"?>") else {
+            let Some(end) = b.windows(2).take(declaration::LONGEST).position(|pair| pair == b"?>") else {
                 if b.len() > declaration::LONGEST {
                     return Err(Fault::new(0, Reason::Declaration));
                 }

@@ -235,14 +235,14 @@ impl Scanner {
                     let character = std::mem::take(&mut self.partial);
                     self.text(&character, handler)?;
                 }
-                Err(error) if error.error_len().is_some() => return Err(self.undecodable()),
+                Err(error) if error.error_len().is_some() => return Err(self.undecodable(handler)),
                 Err(_) => {}
             }
         }
         let (valid, broken) = validate(piece);
         self.text(&piece[..valid], handler)?;
         if broken {
-            return Err(self.undecodable());
+            return Err(self.undecodable(handler));
         }
         self.partial.extend_from_slice(&piece[valid..]);
         Ok(())
@@ -259,7 +259,7 @@ impl Scanner {
             self.text(&text, handler)?;
             self.decoded = text;
             if decoded.is_err() {
-                return Err(self.undecodable());
+                return Err(self.undecodable(handler));
             }
         }
         Ok(())
@@ -319,20 +319,19 @@ impl Scanner {
         }
     }
 
-    fn undecodable(&self) -> Refusal {
-        let carry = Window {
-            bytes: &self.carry,
+    /// The refusal of bytes that are no text. What stands before them may be wrong already, though it is not complete: the
+    /// first fault is named, however the input was cut.
+    #[cold]
+    fn undecodable<H: Handler>(&mut self, handler: &mut H) -> Refusal {
+        let carry = std::mem::take(&mut self.carry);
+        let window = Window {
+            bytes: &carry,
             origin: self.origin(),
         };
-        self.refuse(
-            &carry,
-            Fault::new(
-                self.carry.len(),
-                Reason::Encoding {
-                    encoding: self.encoding.name(),
-                },
-            ),
-        )
+        let encoding = self.encoding.name();
+        let undecodable = Fault::new(carry.len(), Reason::Encoding { encoding });
+        let fault = self.core.scan(&window, false, handler).err().unwrap_or(undecodable);
+        self.refuse(&window, fault)
     }
 
     fn refuse(&self, window: &Window<'_>, fault: Fault) -> Refusal {

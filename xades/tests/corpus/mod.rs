@@ -129,6 +129,7 @@ pub(crate) const NOT_TEXT: &[&[u8]] = &[
     b"<a>\xf4\x90\x80\x80</a>",
     b"<a>\xc0\x80</a>",
     b"<a>\xe2\x82",
+    b"<a b='1'c='\xff'/>",
     b"<?xml version='1.0' encoding='ISO-8859-9'?><a b='\xfe'>\xf0\xfc\xfe\xfd\xf6\xe7\xdd\x85</a>",
     b"<?xml version='1.0' encoding='iso-8859-1'?><\xe9>\xf0\xfc\xfe\xfd\xa0\x85</\xe9>",
     b"<?xml version='1.0' encoding='windows-1254'?><a>\xf0\xfe\xfd\x80\x93</a>",
