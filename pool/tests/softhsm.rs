@@ -227,10 +227,7 @@ async fn a_wrong_pin_is_tried_once() {
     // The right PIN after a restart is not tried either, until an operator says so.
     config.tokens[0].pin = Pin::value(common::PIN);
     let refused = Pool::open(config.clone()).await.unwrap_err();
-    assert!(
-        matches!(&refused, OpenError::Latched { .. }),
-        "{refused}"
-    );
+    assert!(matches!(&refused, OpenError::Latched { .. }), "{refused}");
     assert!(muhurdar_pool::unlatch(state.path(), "latched").unwrap());
     let pool = Pool::open(config).await.unwrap();
     assert_eq!(pool.status().tokens[0].state, SlotState::Ready);
