@@ -12,8 +12,9 @@ use crate::driver::{self, Driver as _, FoundKey, SignCall, TokenSession};
 use crate::error::{CkrError, OpenError};
 use crate::health::probe_call;
 use crate::job::SignInput;
-use crate::keys::{self, KeyKind};
+use crate::keys::{self, KeyId, KeyKind};
 use crate::module::{LocalModule, ckr, slot_of};
+use crate::table::Entry;
 
 /// A measured rate.
 #[derive(Debug, Clone, Copy)]
@@ -80,6 +81,26 @@ impl Bench {
         } else {
             self.module.session(self.slot, false)
         }
+    }
+
+    /// Signs once; answers whether the signature verifies with the key's own public key.
+    pub(crate) fn once(&self, token: &TokenConfig, key: &FoundKey) -> Result<bool, CkrError> {
+        let invalid = CkrError {
+            function: "C_SignInit",
+            code: cryptoki_sys::CKR_KEY_TYPE_INCONSISTENT as u64,
+        };
+        let kind = KeyKind::of_spki(&key.spki_der).ok_or(invalid)?;
+        let input = SignInput::message(kind.default_hash(), &b"muhurdar check"[..]);
+        let mut data = Vec::new();
+        let mechanism = probe_call(kind, token.rsa_mechanism, &input, &mut data);
+        let made = self.session()?.sign(&SignCall {
+            handle: key.handle,
+            mechanism,
+            data: &data,
+            length: kind.signature_len(),
+        })?;
+        let entry = Entry::new(KeyId(0), kind, key);
+        Ok(entry.verify(&input, &made.value) != Some(false))
     }
 
     /// Signs with `sessions` threads for `duration`.

@@ -25,7 +25,7 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    fn new(id: KeyId, kind: KeyKind, found: &FoundKey) -> Self {
+    pub(crate) fn new(id: KeyId, kind: KeyKind, found: &FoundKey) -> Self {
         let verifiers = [Hash::Sha256, Hash::Sha384, Hash::Sha512]
             .map(|hash| ParsedPublicKey::new(algorithm(kind, hash)?, &found.spki_der).ok());
         Self {

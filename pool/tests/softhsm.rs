@@ -53,6 +53,10 @@ fn main() -> ExitCode {
                 "selecting_what_is_not_there_says_what_is",
                 selecting_what_is_not_there_says_what_is,
             ),
+            blocking(
+                "a_qualified_token_is_fit_and_an_extractable_key_is_named",
+                a_qualified_token_is_fit,
+            ),
             test(
                 "the_pool_keeps_up_with_the_raw_rate",
                 the_pool_keeps_up_with_the_raw_rate,
@@ -340,6 +344,58 @@ async fn selecting_what_is_not_there_says_what_is() {
     config.select = Select::Label("absent".into());
     let refused = Pool::open(Config::new(vec![config])).await.unwrap_err().to_string();
     assert!(refused.contains("absent") && refused.contains("present"), "{refused}");
+}
+
+fn a_qualified_token_is_fit() {
+    let config = token("qualified", &[Generate::Rsa(2048), Generate::Ec(Curve::P384)]);
+    let measure = muhurdar_pool::Measure {
+        sessions: 2,
+        each: Duration::from_millis(150),
+    };
+    let found = muhurdar_pool::qualify(&config, measure).unwrap();
+    assert!(found.is_fit(), "{:#?}", found.findings);
+    assert_eq!(found.rsa_mechanism, Some(RsaMechanism::Pkcs));
+    assert_eq!(found.rates.iter().map(|rate| rate.sessions).collect::<Vec<_>>(), [1, 2]);
+    assert!(found.rates.iter().all(|rate| rate.signatures > 0) && found.knee.is_some());
+
+    // A key that others made, and that its owner left open.
+    let output = std::process::Command::new("pkcs11-tool")
+        .arg("--module")
+        .arg(&config.module)
+        .args(["--token-label", "qualified", "--login", "--pin", common::PIN])
+        .args([
+            "--keypairgen",
+            "--key-type",
+            "rsa:2048",
+            "--id",
+            "77",
+            "--label",
+            "open",
+            "--extractable",
+        ])
+        .output();
+    match output {
+        Ok(output) if output.status.success() => {
+            let found = muhurdar_pool::qualify(
+                &config,
+                muhurdar_pool::Measure {
+                    sessions: 1,
+                    each: Duration::ZERO,
+                },
+            )
+            .unwrap();
+            assert!(!found.is_fit());
+            assert!(
+                found
+                    .findings
+                    .iter()
+                    .any(|finding| finding.text.contains("\"open\"") && finding.text.contains("CKA_EXTRACTABLE"))
+            );
+        }
+        other => {
+            println!("SKIPPED in part: pkcs11-tool (apt-get install opensc) did not make an extractable key: {other:?}")
+        }
+    }
 }
 
 /// Figures only: a shared machine's wall time proves nothing, so what is asserted is CPU.
