@@ -393,7 +393,9 @@ fn a_qualified_token_is_fit() {
             );
         }
         other => {
-            println!("SKIPPED in part: pkcs11-tool (apt-get install opensc) did not make an extractable key: {other:?}");
+            println!(
+                "SKIPPED in part: pkcs11-tool (apt-get install opensc) did not make an extractable key: {other:?}"
+            );
         }
     }
 }
