@@ -398,8 +398,10 @@ impl Thread {
                 Outcome::Discard
             };
         }
-        // A session that has signed before and fails now says nothing against the request; one that never signed may.
-        let blame = rung != Rung::Session || !proven;
+        // A session that has signed before and fails now says nothing against the request, nor does one that is gone; one
+        // that never signed may.
+        let gone = [ck::CKR_SESSION_HANDLE_INVALID, ck::CKR_SESSION_CLOSED].contains(&error.code);
+        let blame = rung != Rung::Session || !(proven || gone);
         self.shared.retry(&self.slot, job, why, blame);
         Outcome::Discard
     }

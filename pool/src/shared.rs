@@ -42,8 +42,9 @@ impl std::fmt::Debug for Shared {
     }
 }
 
-/// Times that a request is tried at most, whoever is to blame.
-const MAX_ATTEMPTS: u8 = 4;
+/// Times that a request is tried at most beyond once for each session of its slot: all of them can be dead at once, and each
+/// is found out by a request.
+const MAX_ATTEMPTS: usize = 4;
 /// Times that a request is tried where the failure may be its own.
 const MAX_BLAMED: u8 = 2;
 
@@ -326,12 +327,13 @@ impl Shared {
         if let Reply::Nobody = job.reply {
             return;
         }
-        job.attempts += 1;
+        job.attempts = job.attempts.saturating_add(1);
         job.blamed += u8::from(blame);
         job.avoid = Some(slot.index);
         let claimed = {
             let mut dispatch = lock(&self.dispatch);
-            let spent = job.attempts >= MAX_ATTEMPTS || job.blamed >= MAX_BLAMED;
+            let most = (MAX_ATTEMPTS + slot.counters.cap.load(Ordering::Relaxed)).min(usize::from(u8::MAX));
+            let spent = usize::from(job.attempts) >= most || job.blamed >= MAX_BLAMED;
             if spent || dispatch.closed || job.tokens.and(dispatch.ready()).is_empty() {
                 drop(dispatch);
                 let why = if spent { why } else { self.unavailable(job.tokens) };
