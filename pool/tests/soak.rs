@@ -108,7 +108,10 @@ impl Seen {
             }
             Err(error) => {
                 self.refused.fetch_add(1, Ordering::Relaxed);
-                *self.refusals.lock().unwrap().entry(error.to_string()).or_default() += 1;
+                // Without what each token says of itself.
+                let text = error.to_string();
+                let short = text.split_once(':').map_or(text.as_str(), |(short, _)| short);
+                *self.refusals.lock().unwrap().entry(short.to_owned()).or_default() += 1;
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         }
