@@ -9,7 +9,7 @@ use muhurdar_xades as xades;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    admission::Gate,
+    admission::{Door, Gate},
     compute::Compute,
     config::{Config, RsaMechanism},
     forms::Forms,
@@ -18,6 +18,7 @@ use crate::{
     server::{Health, ServeError, Server, admin::Admin},
     telemetry::Metrics,
     tokens,
+    turns::Turns,
 };
 
 /// After the drain, how long connections that answered everything may take to close.
@@ -70,17 +71,25 @@ impl Appliance {
             Some(folder) => seals::read_certificates(folder)?,
             None => Vec::new(),
         };
-        let pool = Pool::open(tokens::pool_config(&config)?).await?;
+        let pool = Pool::open_with_queue(tokens::pool_config(&config)?, Box::new(Turns::default())).await?;
         let seals = Seals::new(&pool.keys(), &extra, Timestamp::now());
         if seals.is_empty() {
             tracing::warn!("no token holds a seal: a key with a certificate whose subject has a VKN or TCKN");
         }
+        let metrics = Metrics::new()?;
+        let gate = Gate::new(&config.limits);
         let pipeline = Arc::new(Pipeline {
-            gate: Gate::new(&config.limits),
+            door: Door::new(
+                Arc::clone(&gate),
+                &config.limits,
+                Pipeline::lanes(&pool),
+                metrics.door(),
+            ),
+            gate,
             seals: ArcSwap::from_pointee(seals),
             pool,
             compute: Compute::new(config.sealing.digest_threads).map_err(StartError::Threads)?,
-            metrics: Metrics::new()?,
+            metrics,
             limits: xades_limits(&config),
             forms: Forms::new(&config),
             unnamed_sealer: config.sealing.unnamed_sealer,
@@ -180,6 +189,7 @@ async fn watch_readiness(pipeline: Arc<Pipeline>, health: Health, end: Cancellat
     let mut last = None;
     while !end.is_cancelled() {
         let ready = pipeline.readiness();
+        pipeline.door.set_lanes(Pipeline::lanes(&pipeline.pool));
         if last != Some(ready.is_ok()) {
             health.set(ready.is_ok()).await;
             match ready {

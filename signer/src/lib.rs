@@ -18,3 +18,4 @@ pub mod seals;
 pub mod server;
 pub mod telemetry;
 pub mod tokens;
+mod turns;

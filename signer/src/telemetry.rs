@@ -14,7 +14,7 @@ use prometheus::{
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
 use crate::{
-    admission::Gate,
+    admission::{Door, Gate, Meters},
     config::{Log, LogFormat},
     refusal::Refusal,
     seals::Seals,
@@ -81,6 +81,7 @@ pub struct Metrics {
     lane_cap: IntGaugeVec,
     token_ready: IntGaugeVec,
     expiry_days: GaugeVec,
+    door: Arc<Meters>,
 }
 
 impl Metrics {
@@ -157,6 +158,7 @@ impl Metrics {
                     &["which"],
                 )?,
             )?,
+            door: Arc::new(Meters::register(&registry)?),
             seals,
             registry,
         };
@@ -190,6 +192,11 @@ impl Metrics {
             .inc();
     }
 
+    /// The door's own.
+    pub(crate) fn door(&self) -> Arc<Meters> {
+        Arc::clone(&self.door)
+    }
+
     pub(crate) fn wrong_signature(&self) {
         self.wrong_signatures.inc();
     }
@@ -203,9 +210,10 @@ impl Metrics {
 
     /// The text exposition, with the gauges as they are now.
     #[must_use]
-    pub fn expose(&self, gate: &Gate, pool: &Pool, seals: &Seals) -> String {
+    pub fn expose(&self, gate: &Gate, door: &Door, pool: &Pool, seals: &Seals) -> String {
         self.in_flight.set(gauge_value(gate.in_flight() as u64));
         self.in_flight_bytes.set(gauge_value(gate.in_flight_bytes()));
+        door.observe();
         self.cpu.set(cpu_seconds());
         self.observe_pool(pool);
         let now = jiff::Timestamp::now();

@@ -2,8 +2,8 @@
 
 use std::{
     fs,
-    io::{BufRead as _, BufReader},
-    net::SocketAddr,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, ExitStatus, Stdio},
     sync::OnceLock,
@@ -39,6 +39,8 @@ rm -rf "$FOLDER"
 pub struct Builder {
     arguments: Vec<String>,
     edits: Vec<(String, String)>,
+    clients: Vec<(String, String)>,
+    hsm: Option<(usize, Duration)>,
 }
 
 impl Builder {
@@ -60,6 +62,21 @@ impl Builder {
     #[must_use]
     pub fn edit(mut self, from: &str, to: &str) -> Self {
         self.edits.push((from.to_owned(), to.to_owned()));
+        self
+    }
+
+    /// One more client, with a certificate of the appliance's CA, and these lines in its `[[client]]`.
+    #[must_use]
+    pub fn client(mut self, name: &str, lines: &str) -> Self {
+        self.clients.push((name.to_owned(), lines.to_owned()));
+        self
+    }
+
+    /// A distant HSM in place of the software token: so many engines, so long for each signature. [`Appliance::token`]
+    /// commands it.
+    #[must_use]
+    pub fn hsm(mut self, engines: usize, latency: Duration) -> Self {
+        self.hsm = Some((engines, latency));
         self
     }
 
@@ -88,6 +105,14 @@ impl Builder {
         for (from, to) in self.edits {
             assert_eq!(config.matches(&from).count(), 1, "{from:?} in muhurdar.toml:\n{config}");
             config = config.replace(&from, &to);
+        }
+        if let Some((engines, latency)) = self.hsm {
+            config = behind_a_distant_hsm(&config, &prepared.dir, engines, latency);
+        }
+        for (name, lines) in self.clients {
+            let identity = format!("uri:urn:muhurdar:client:{name}");
+            config += &format!("\n[[client]]\nname = \"{name}\"\nidentity = \"{identity}\"\n{lines}\n");
+            let _ = certify(&prepared.dir, &prepared.dir.join("clients"), &name);
         }
         fs::write(&path, config).expect("muhurdar.toml can be written");
         prepared
@@ -200,6 +225,48 @@ impl Appliance {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
+    /// Commands its HSM ([`Builder::hsm`]), and returns what that says.
+    ///
+    /// # Panics
+    /// Where it does not obey.
+    pub fn token(&self, command: &str) -> String {
+        muhurdar_faulty_token::send(&self.dir.join("token.sock"), command)
+            .unwrap_or_else(|e| panic!("{command:?} to the token: {e}"))
+    }
+
+    /// Signatures that its HSM was asked for so far.
+    #[must_use]
+    pub fn signatures(&self) -> usize {
+        let said = self.token("stat");
+        let calls = said.split_whitespace().find_map(|word| word.strip_prefix("C_Sign="));
+        calls.map_or(0, |calls| calls.parse().expect("the module counts in numbers"))
+    }
+
+    /// The value of a metric, with its labels as they are written.
+    #[must_use]
+    pub fn metric(&self, name: &str) -> f64 {
+        let (_, metrics) = self.get("/metrics");
+        let line = metrics.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(' '));
+        line.and_then(|value| value.trim().parse().ok()).unwrap_or(0.0)
+    }
+
+    /// An HTTP GET on the admin listener: status line and body.
+    ///
+    /// # Panics
+    /// Where nobody answers.
+    #[must_use]
+    pub fn get(&self, path: &str) -> (String, String) {
+        let mut stream = TcpStream::connect(self.admin_address()).expect("the admin listener takes connections");
+        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        let mut answer = String::new();
+        stream
+            .write_all(request.as_bytes())
+            .and_then(|()| stream.read_to_string(&mut answer))
+            .expect("the admin listener answers");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("HTTP has a head and a body");
+        (head.lines().next().unwrap_or_default().to_owned(), body.to_owned())
+    }
+
     /// Sends it a signal, such as `TERM`.
     pub fn signal(&self, name: &str) {
         let sent = Command::new("kill")
@@ -261,6 +328,83 @@ impl Drop for Appliance {
     }
 }
 
+/// The configuration with the module that misbehaves on command before its own one.
+fn behind_a_distant_hsm(config: &str, dir: &Path, engines: usize, latency: Duration) -> String {
+    let library = own_folder().join("deps/libmuhurdar_faulty_token.so");
+    assert!(
+        library.exists(),
+        "{}: cargo builds it with these tests",
+        library.display()
+    );
+    let mut out = String::new();
+    for line in config.lines() {
+        let (key, value) = line.split_once(" = ").unwrap_or((line, ""));
+        let line = match key {
+            "module" => format!("module = {:?}", library.display().to_string()),
+            "sessions" => format!("sessions = {engines}"),
+            "environment" => {
+                let module = config.lines().find_map(|l| l.strip_prefix("module = "));
+                format!(
+                    "environment = {{ FAULTY_TOKEN_MODULE = {}, FAULTY_TOKEN_CONTROL = {:?}, FAULTY_TOKEN_START = {:?}, {}",
+                    module.expect("dev writes it").trim(),
+                    dir.join("token.sock").display().to_string(),
+                    format!("engines {engines};latency {}", latency.as_micros()),
+                    value.trim_start_matches("{ "),
+                )
+            }
+            _ => line.to_owned(),
+        };
+        out += &line;
+        out.push('\n');
+    }
+    out
+}
+
+/// A client certificate of an appliance's own CA, by openssl: certificate and key in `folder`.
+///
+/// # Panics
+/// Where openssl makes none.
+#[must_use = "the paths of certificate and key"]
+pub fn certify(dir: &Path, folder: &Path, name: &str) -> (PathBuf, PathBuf) {
+    let (certificate, key) = (folder.join(format!("{name}.crt")), folder.join(format!("{name}.key")));
+    let mut openssl = Command::new("openssl");
+    openssl.args([
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+        "-days",
+        "2",
+    ]);
+    openssl.args([
+        "-subj",
+        &format!("/CN={name}"),
+        "-addext",
+        "extendedKeyUsage=clientAuth",
+    ]);
+    openssl.args(["-addext", &format!("subjectAltName=URI:urn:muhurdar:client:{name}")]);
+    openssl.args(["-addext", "basicConstraints=critical,CA:FALSE"]);
+    openssl
+        .arg("-CA")
+        .arg(dir.join("ca.crt"))
+        .arg("-CAkey")
+        .arg(dir.join("ca.key"));
+    let output = Output::of(openssl.arg("-keyout").arg(&key).arg("-out").arg(&certificate));
+    assert!(output.status.success(), "openssl: {}", output.text);
+    (certificate, key)
+}
+
+/// target/PROFILE of the test that runs.
+fn own_folder() -> PathBuf {
+    let own = std::env::current_exe().expect("a test knows its own path");
+    // target/<profile>/deps/<test>
+    let folder = own.ancestors().nth(2);
+    folder.expect("tests lie in target/<profile>/deps").to_owned()
+}
+
 /// The address that follows a text, once its line is whole.
 fn after(log: &str, text: &str) -> Option<SocketAddr> {
     let (_, rest) = log.split_once(text)?;
@@ -309,13 +453,7 @@ pub fn binary(name: &str) -> PathBuf {
     }
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     let folder = BUILT.get_or_init(|| {
-        let own = std::env::current_exe().expect("a test knows its own path");
-        // target/<profile>/deps/<test>
-        let folder = own
-            .ancestors()
-            .nth(2)
-            .expect("tests lie in target/<profile>/deps")
-            .to_owned();
+        let folder = own_folder();
         let mut cargo = Command::new(env!("CARGO"));
         cargo.args([
             "build",

@@ -11,6 +11,7 @@ use std::{
     collections::BTreeMap,
     env,
     net::{Ipv4Addr, SocketAddr},
+    num::NonZeroU32,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -42,6 +43,9 @@ pub struct Config {
     /// Who may call.
     #[serde(default, rename = "client")]
     pub clients: Vec<Client>,
+    /// How long answers are remembered by their idempotency keys.
+    #[serde(default)]
+    pub idempotency: Idempotency,
     /// What is written about the work.
     #[serde(default)]
     pub log: Log,
@@ -101,6 +105,12 @@ pub struct Limits {
     pub in_flight: usize,
     /// Their size together.
     pub in_flight_bytes: ByteSize,
+    /// Documents, of those in flight, that may wait for their turn.
+    pub queue: usize,
+    /// Their size together.
+    pub queue_bytes: ByteSize,
+    /// Percent of the work and of the queue that is kept for `BULK` while more urgent work waits.
+    pub bulk_percent: u64,
     /// Items of one `SealBatch`.
     pub batch_items: usize,
     /// Documents of one `SealStream` that may be unanswered at a time; beyond it the stream is not read.
@@ -118,6 +128,9 @@ impl Default for Limits {
             attributes: 256,
             in_flight: 4096,
             in_flight_bytes: ByteSize::mib(256),
+            queue: 1024,
+            queue_bytes: ByteSize::mib(128),
+            bulk_percent: 10,
             batch_items: 256,
             stream_in_flight: 256,
             request_timeout: Duration::from_secs(30),
@@ -255,9 +268,61 @@ pub struct Client {
     /// What it may call.
     #[serde(default = "default_calls")]
     pub calls: Vec<Call>,
+    /// How urgent its documents may be.
+    #[serde(default = "default_priorities")]
+    pub priorities: Vec<Priority>,
+    /// Its share against other clients whose documents are as urgent.
+    #[serde(default = "default_weight")]
+    pub weight: u32,
+    /// How much it may ask for.
+    #[serde(default)]
+    pub quota: Quota,
     /// How seals are written that it asks for, where its receivers want them otherwise.
     #[serde(default)]
     pub form: Form,
+}
+
+/// `[client.quota]`: what is not said is not limited but by `[limits]`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Quota {
+    /// Documents a second, in the long run.
+    pub documents_per_second: Option<NonZeroU32>,
+    /// Documents that may come at once all the same; without it as many as in a second.
+    pub burst: Option<NonZeroU32>,
+    /// Documents admitted and unanswered at a time.
+    pub in_flight: Option<usize>,
+    /// Their size together.
+    pub in_flight_bytes: Option<ByteSize>,
+}
+
+/// How urgent a document is. The wire's `Priority`, most urgent first.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[repr(usize)]
+pub enum Priority {
+    /// Somebody waits for it.
+    Interactive,
+    /// The day's work.
+    #[default]
+    Normal,
+    /// Runs overnight.
+    Bulk,
+}
+
+impl Priority {
+    /// Most urgent first.
+    pub const ALL: [Self; 3] = [Self::Interactive, Self::Normal, Self::Bulk];
+
+    /// As the configuration and the metrics write it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Interactive => "interactive",
+            Self::Normal => "normal",
+            Self::Bulk => "bulk",
+        }
+    }
 }
 
 /// A right of its own.
@@ -270,6 +335,29 @@ pub enum Call {
     List,
     /// `SealDigest`: a right of its own, since it signs what the appliance cannot see.
     Digest,
+}
+
+/// `[idempotency]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Idempotency {
+    /// How long an answer is remembered.
+    #[serde(deserialize_with = "duration")]
+    pub window: Duration,
+    /// Answers that are remembered; the oldest are forgotten first. 0: none.
+    pub entries: usize,
+    /// Their size together.
+    pub bytes: ByteSize,
+}
+
+impl Default for Idempotency {
+    fn default() -> Self {
+        Self {
+            window: Duration::from_secs(600),
+            entries: 10_000,
+            bytes: ByteSize::mib(64),
+        }
+    }
 }
 
 /// `[log]`
@@ -423,6 +511,14 @@ fn default_sessions() -> usize {
 
 fn default_calls() -> Vec<Call> {
     vec![Call::Seal, Call::List]
+}
+
+fn default_priorities() -> Vec<Priority> {
+    Priority::ALL.to_vec()
+}
+
+fn default_weight() -> u32 {
+    1
 }
 
 /// Port of the gRPC listener.

@@ -19,9 +19,9 @@ pub use self::{
     receipt::Receipt,
 };
 use crate::{
-    admission::{Admitted, Caller, Gate},
+    admission::{Admitted, Caller, Door, Errand, Gate},
     compute::Compute,
-    config::{Call, UnnamedSealer, is_taxpayer},
+    config::{Call, Priority, UnnamedSealer, is_taxpayer},
     forms::Forms,
     refusal::{LATER, Refusal},
     seals::{Seal, Seals},
@@ -43,6 +43,8 @@ pub struct Request {
     pub expect: Option<DocumentType>,
     /// Whether the whole sealed document is wanted back, or only the seal.
     pub whole: bool,
+    /// How urgent it is.
+    pub priority: Priority,
     /// When the answer is worth nothing any more.
     pub deadline: Option<Instant>,
 }
@@ -68,6 +70,7 @@ pub struct Sealed {
 #[derive(Debug)]
 pub struct Pipeline {
     pub(crate) gate: Arc<Gate>,
+    pub(crate) door: Door,
     pub(crate) seals: ArcSwap<Seals>,
     pub(crate) pool: Pool,
     pub(crate) compute: Compute,
@@ -80,6 +83,13 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
+    /// So many lanes can sign now, over all tokens that are ready; at least one, so that a request finds out.
+    pub(crate) fn lanes(pool: &Pool) -> usize {
+        let status = pool.status();
+        let ready = status.tokens.iter().filter(|t| t.is_ready());
+        ready.map(|t| t.cap.sessions).sum::<usize>().max(1)
+    }
+
     /// Whether new work can be sealed now.
     ///
     /// # Errors
@@ -113,7 +123,12 @@ impl Pipeline {
         caller.may(Call::Seal)?;
         let seal = self.seal_of(caller, &request.taxpayer)?;
         seal.usable(now)?;
-        let admitted = self.gate.admit(request.document.len(), request.deadline)?;
+        let errand = Errand {
+            priority: request.priority,
+            bytes: request.document.len(),
+            deadline: request.deadline,
+        };
+        let mut admitted = self.door.admit(caller, errand).await?;
 
         let document = request.document;
         let policy = self.forms.policy(&caller.name, &request.taxpayer);
@@ -122,7 +137,8 @@ impl Pipeline {
             .await?;
         self.right_taxpayer(&prepared, &request.taxpayer)?;
         let described = Described::of(&prepared);
-        let (token, element) = self.sign(prepared, &seal, admitted.deadline).await?;
+        let (token, element) = self.sign(prepared, &seal, &admitted).await?;
+        admitted.signed();
         let (document, element, sha256) = self.splice(document, element, request.whole).await?;
         let receipt = Receipt {
             id: Uuid::now_v7(),
@@ -224,11 +240,11 @@ impl Pipeline {
         &self,
         mut prepared: Prepared,
         seal: &Seal,
-        deadline: Instant,
+        admitted: &Admitted,
     ) -> Result<(Arc<str>, xades::Seal), Refusal> {
         let mut attempts = Attempts::default();
         loop {
-            let signed = self.sign_once(seal, self.input(&prepared)?, deadline).await?;
+            let signed = self.sign_once(seal, self.input(&prepared)?, admitted).await?;
             prepared = match self.check(prepared, &signed.value) {
                 Ok(Checked::Whole(element)) => return Ok((signed.token, element)),
                 Ok(Checked::Again(prepared)) => *prepared,
@@ -249,9 +265,12 @@ impl Pipeline {
         Ok(SignInput::digest(hash, prepared.digest())?)
     }
 
-    async fn sign_once(&self, seal: &Seal, input: SignInput, deadline: Instant) -> Result<Signed, Refusal> {
+    async fn sign_once(&self, seal: &Seal, input: SignInput, admitted: &Admitted) -> Result<Signed, Refusal> {
         let _timer = self.metrics.time(Stage::Sign);
-        Ok(self.pool.sign(seal.key, input, Some(deadline)).await?)
+        let signing = self
+            .pool
+            .sign_tagged(seal.key, input, Some(admitted.deadline), admitted.turn);
+        Ok(signing.await?)
     }
 
     /// Checks a value with the certificate's public key and puts it into the seal. Its cost does not depend on the document.

@@ -9,6 +9,7 @@ use tonic::metadata::MetadataMap;
 
 use crate::{
     admission::Admitted,
+    config::Priority,
     pipeline::{self, DigestRequest, Sealed},
     refusal::Refusal,
     seals::Seal,
@@ -27,15 +28,24 @@ fn read_document_type(asked: i32) -> Result<Option<DocumentType>, Refusal> {
         .map_err(|_| unknown_value("document_type"))
 }
 
+fn read_priority(asked: i32) -> Result<Priority, Refusal> {
+    match wire::Priority::try_from(asked) {
+        Ok(wire::Priority::Interactive) => Ok(Priority::Interactive),
+        Ok(wire::Priority::Unspecified | wire::Priority::Normal) => Ok(Priority::Normal),
+        Ok(wire::Priority::Bulk) => Ok(Priority::Bulk),
+        Err(_) => Err(unknown_value("priority")),
+    }
+}
+
 pub(super) fn read(request: wire::SealRequest, deadline: Option<Instant>) -> Result<pipeline::Request, Refusal> {
     let expect = read_document_type(request.document_type)?;
     let answer = wire::Answer::try_from(request.answer).map_err(|_| unknown_value("answer"))?;
-    wire::Priority::try_from(request.priority).map_err(|_| unknown_value("priority"))?;
     Ok(pipeline::Request {
         taxpayer: request.taxpayer,
         document: request.document,
         expect,
         whole: answer != wire::Answer::SignatureOnly,
+        priority: read_priority(request.priority)?,
         deadline,
     })
 }
@@ -49,6 +59,7 @@ pub(super) fn read_digest(
         digest: request.digest.to_vec(),
         document_type: read_document_type(request.document_type)?,
         document_id: Some(request.document_id).filter(|id| !id.is_empty()),
+        priority: read_priority(request.priority)?,
         deadline,
     })
 }

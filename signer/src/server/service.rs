@@ -208,9 +208,17 @@ impl Stream {
             let (pipeline, caller) = (Arc::clone(&self.pipeline), Arc::clone(&self.caller));
             let (deadline, answers) = (self.deadline, self.answers.clone());
             tokio::spawn(async move {
-                let (answer, admitted) = answer(&pipeline, &caller, item, deadline).await;
-                drop(answers.send(Ok(answer)).await);
-                drop((admitted, place));
+                let answer = tokio::select! {
+                    biased;
+                    answer = answer(&pipeline, &caller, item, deadline) => Some(answer),
+                    // Nobody reads the answers any more: what waits leaves its turn to others.
+                    () = answers.closed() => None,
+                };
+                if let Some((answer, admitted)) = answer {
+                    drop(answers.send(Ok(answer)).await);
+                    drop(admitted);
+                }
+                drop(place);
             });
         };
         let places_of_all = u32::try_from(in_flight).unwrap_or(u32::MAX);
