@@ -12,6 +12,7 @@ pub mod client;
 pub mod compute;
 pub mod config;
 pub mod forms;
+pub mod idempotency;
 pub mod pipeline;
 pub mod refusal;
 pub mod seals;

@@ -69,6 +69,7 @@ pub struct Metrics {
     /// In the order of [`DOCUMENTS`].
     sealed: [IntCounter; DOCUMENTS.len()],
     seals: IntCounterVec,
+    answered_again: IntCounter,
     stages: [Histogram; STAGES.len()],
     wrong_signatures: IntCounter,
     in_flight: IntGauge,
@@ -112,6 +113,13 @@ impl Metrics {
         };
         let metrics = Self {
             sealed: DOCUMENTS.map(|(_, label)| seals.with_label_values(&["sealed", label])),
+            answered_again: register(
+                &registry,
+                IntCounter::new(
+                    "muhurdar_answered_again_total",
+                    "Requests answered with what their idempotency key was answered before",
+                )?,
+            )?,
             stages: STAGES.map(|(_, name)| stages.with_label_values(&[name])),
             wrong_signatures: register(
                 &registry,
@@ -182,6 +190,11 @@ impl Metrics {
             Some(index) => self.sealed[index].inc(),
             None => self.seals.with_label_values(&["sealed", UNKNOWN]).inc(),
         }
+    }
+
+    /// An answer that was given before.
+    pub(crate) fn answered_again(&self) {
+        self.answered_again.inc();
     }
 
     pub(crate) fn refused(&self, refusal: &Refusal, expected: Option<DocumentType>) {

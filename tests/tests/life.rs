@@ -142,7 +142,9 @@ async fn after_sigterm_everything_admitted_is_answered() {
     );
 
     let late = unary.seal(Branch::request(RSA, invoice(RSA, ""))).await;
-    assert_eq!(late.unwrap_err().code(), Code::Unavailable);
+    // Refused by the service, or by the client's own library where the connection was closed under it.
+    let code = late.unwrap_err().code();
+    assert!(matches!(code, Code::Unavailable | Code::Cancelled), "{code:?}");
     assert_eq!(appliance.exit_code_within(END), Some(0), "the process ends, and well");
     assert!(appliance.log().contains("drained"), "{}", appliance.log());
 }

@@ -23,6 +23,7 @@ use crate::{
     compute::Compute,
     config::{Call, Priority, UnnamedSealer, is_taxpayer},
     forms::Forms,
+    idempotency::Idempotency,
     refusal::{LATER, Refusal},
     seals::{Seal, Seals},
     telemetry::{Metrics, Stage},
@@ -71,6 +72,7 @@ pub struct Sealed {
 pub struct Pipeline {
     pub(crate) gate: Arc<Gate>,
     pub(crate) door: Door,
+    pub(crate) answers: Arc<Idempotency>,
     pub(crate) seals: ArcSwap<Seals>,
     pub(crate) pool: Pool,
     pub(crate) compute: Compute,
@@ -159,6 +161,15 @@ impl Pipeline {
             receipt,
             admitted,
         })
+    }
+
+    /// Whether a caller may make this call with this taxpayer's seal.
+    ///
+    /// # Errors
+    /// ACCESS where not, SEAL_UNKNOWN where there is none.
+    pub fn permits(&self, caller: &Caller, call: Call, taxpayer: &str) -> Result<(), Refusal> {
+        caller.may(call)?;
+        self.seal_of(caller, taxpayer).map(drop)
     }
 
     /// The seal that a caller means. To one who may not use it, it does not matter whether there is one.

@@ -64,10 +64,6 @@ pub(super) fn read_digest(
     })
 }
 
-pub(super) fn response(sealed: Sealed) -> wire::SealResponse {
-    split(sealed).0
-}
-
 /// The answer, and the share of the limits that it holds until it is handed on.
 pub(super) fn split(sealed: Sealed) -> (wire::SealResponse, Admitted) {
     let Sealed {

@@ -4,20 +4,22 @@ use std::{future::Future, panic::AssertUnwindSafe, sync::Arc, time::Instant};
 
 use futures_util::FutureExt as _;
 use muhurdar_proto::seal::v1::{self as wire, seal_service_server::SealService};
+use prost::Message as _;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
     Peer,
-    messages::{deadline, read, read_digest, response, seal_info, split, wire_receipt},
+    messages::{deadline, read, read_digest, seal_info, split, wire_receipt},
     oversize,
     status::{item_status, status},
 };
 use crate::{
     admission::{Access, Admitted, Caller},
     config::{Call, Limits},
-    pipeline::{Pipeline, Sealed, SignedDigest},
+    idempotency::{Fingerprint, Found, Key},
+    pipeline::{Pipeline, SignedDigest},
     refusal::Refusal,
 };
 
@@ -60,7 +62,7 @@ impl SealService for Sealing {
         let deadline = deadline(request.metadata());
         let outcome = seal(&self.pipeline, &caller, request.into_inner(), deadline).await;
         outcome
-            .map(|sealed| Response::new(response(sealed)))
+            .map(|answered| Response::new(answered.response))
             .map_err(|refusal| status(&refusal))
     }
 
@@ -108,7 +110,7 @@ impl SealService for Sealing {
         let mut results = Vec::with_capacity(work.len());
         for item in work {
             let outcome = match item.await.unwrap_or(Err(Refusal::Internal)) {
-                Ok(sealed) => wire::seal_batch_result::Outcome::Response(response(sealed)),
+                Ok(answered) => wire::seal_batch_result::Outcome::Response(answered.response),
                 Err(refusal) => wire::seal_batch_result::Outcome::Error(item_status(&refusal)),
             };
             results.push(wire::SealBatchResult { outcome: Some(outcome) });
@@ -244,10 +246,10 @@ async fn answer(
         }),
     };
     let (outcome, admitted) = match outcome {
-        Ok(sealed) => {
-            let (response, admitted) = split(sealed);
-            (wire::seal_stream_response::Outcome::Response(response), Some(admitted))
-        }
+        Ok(answered) => (
+            wire::seal_stream_response::Outcome::Response(answered.response),
+            answered.admitted,
+        ),
         Err(refusal) => (wire::seal_stream_response::Outcome::Error(item_status(&refusal)), None),
     };
     (
@@ -259,18 +261,72 @@ async fn answer(
     )
 }
 
-/// Seals one request. A panic in it is its own and nobody else's.
+/// An answer, and the share of the limits that it holds until it is handed to the wire; one that was given before holds none.
+struct Answered {
+    response: wire::SealResponse,
+    admitted: Option<Admitted>,
+}
+
+/// Seals one request, or finds what was answered to it before. A panic in it is its own and nobody else's.
 async fn seal(
     pipeline: &Pipeline,
     caller: &Caller,
     request: wire::SealRequest,
     deadline: Option<Instant>,
-) -> Result<Sealed, Refusal> {
+) -> Result<Answered, Refusal> {
     contained(async {
-        let request = read(request, deadline)?;
-        pipeline.seal(caller, request).await
+        if request.idempotency_key.is_empty() {
+            return seal_anew(pipeline, caller, request, deadline).await;
+        }
+        pipeline.permits(caller, Call::Seal, &request.taxpayer)?;
+        let key = Key::new(&caller.name, &request.idempotency_key)?;
+        // While it waits for another with its key, it holds a document like any other.
+        let place = pipeline.gate.admit(request.document.len(), deadline)?;
+        let found = pipeline
+            .answers
+            .find(key, fingerprint(&request), place.deadline)
+            .await?;
+        drop(place);
+        match found {
+            Found::Answer(answer) => {
+                pipeline.metrics.answered_again();
+                Ok(Answered {
+                    response: wire::SealResponse::decode(answer).map_err(|_| Refusal::Internal)?,
+                    admitted: None,
+                })
+            }
+            Found::Claim(claim) => {
+                let answered = seal_anew(pipeline, caller, request, deadline).await?;
+                claim.keep(answered.response.encode_to_vec().into()).await;
+                Ok(answered)
+            }
+        }
     })
     .await
+}
+
+async fn seal_anew(
+    pipeline: &Pipeline,
+    caller: &Caller,
+    request: wire::SealRequest,
+    deadline: Option<Instant>,
+) -> Result<Answered, Refusal> {
+    let sealed = pipeline.seal(caller, read(request, deadline)?).await?;
+    let (response, admitted) = split(sealed);
+    Ok(Answered {
+        response,
+        admitted: Some(admitted),
+    })
+}
+
+/// Of what decides about the answer; how urgent it is does not.
+fn fingerprint(request: &wire::SealRequest) -> Fingerprint {
+    Fingerprint::of(&[
+        request.taxpayer.as_bytes(),
+        &request.document,
+        &request.document_type.to_be_bytes(),
+        &request.answer.to_be_bytes(),
+    ])
 }
 
 async fn seal_digest(
