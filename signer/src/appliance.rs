@@ -1,20 +1,19 @@
 //! The life of the process: open the tokens, learn the seals, listen, serve, drain.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use muhurdar_pool::Pool;
-use muhurdar_xades as xades;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     admission::{Door, Gate},
     compute::Compute,
     config::{Config, RsaMechanism},
-    forms::Forms,
     idempotency::{Idempotency, Memory},
-    pipeline::Pipeline,
+    pipeline::{Pipeline, Rules},
+    reload::{self, Reloader},
     seals::{self, Seals},
     server::{Health, ServeError, Server, admin::Admin},
     telemetry::Metrics,
@@ -33,7 +32,7 @@ pub struct Appliance {
     pipeline: Arc<Pipeline>,
     server: Server,
     admin: Admin,
-    drain_timeout: Duration,
+    config: Config,
 }
 
 /// Why the appliance cannot start.
@@ -92,16 +91,14 @@ impl Appliance {
             pool,
             compute: Compute::new(config.sealing.digest_threads).map_err(StartError::Threads)?,
             metrics,
-            limits: xades_limits(&config),
-            forms: Forms::new(&config),
-            unnamed_sealer: config.sealing.unnamed_sealer,
+            rules: ArcSwap::from_pointee(Rules::new(&config)),
             tokens_hash: config.tokens.iter().any(|t| t.rsa_mechanism == RsaMechanism::ShaPkcs),
         });
         Ok(Self {
             pipeline,
             server,
             admin,
-            drain_timeout: config.server.drain_timeout,
+            config,
         })
     }
 
@@ -127,20 +124,23 @@ impl Appliance {
         self.pipeline.seals.load().len()
     }
 
-    /// Serves until `stop` is ready; then admits nothing more, answers everything admitted, and returns. What is not
+    /// Serves until `stop` is ready, and takes over what changes in the file `source`; then admits nothing more, answers everything admitted, and returns. What is not
     /// answered within the drain time-out is given up.
     ///
     /// # Errors
     /// Where the transport fails.
-    pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), ServeError> {
+    pub async fn run(self, stop: impl Future<Output = ()>, source: &Path) -> Result<(), ServeError> {
         let Self {
             pipeline,
             server,
             admin,
-            drain_timeout,
+            config,
         } = self;
+        let drain_timeout = config.server.drain_timeout;
         let health = server.health();
         let (end, admin_end) = (CancellationToken::new(), CancellationToken::new());
+        let reloader = Reloader::new(source.to_owned(), config, Arc::clone(&pipeline), server.live());
+        tokio::spawn(reload::watch(reloader, end.clone()).map_err(ServeError::Signals)?);
         let readiness = tokio::spawn(watch_readiness(Arc::clone(&pipeline), health.clone(), end.clone()));
         let admin = tokio::spawn(admin.serve(Arc::clone(&pipeline), admin_end.clone().cancelled_owned()));
         let mut serving = tokio::spawn(server.serve(Arc::clone(&pipeline), end.clone().cancelled_owned()));
@@ -205,12 +205,4 @@ async fn watch_readiness(pipeline: Arc<Pipeline>, health: Health, end: Cancellat
             () = end.cancelled() => {}
         }
     }
-}
-
-fn xades_limits(config: &Config) -> xades::Limits {
-    let mut limits = xades::Limits::default();
-    limits.bytes = config.limits.document.as_u64();
-    limits.depth = config.limits.depth;
-    limits.attributes = config.limits.attributes;
-    limits
 }

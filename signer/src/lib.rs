@@ -15,6 +15,7 @@ pub mod forms;
 pub mod idempotency;
 pub mod pipeline;
 pub mod refusal;
+pub mod reload;
 pub mod seals;
 pub mod server;
 pub mod telemetry;

@@ -62,6 +62,20 @@ const DOCUMENTS: [(DocumentType, &str); 9] = [
 /// The `document` label where nobody knows.
 const UNKNOWN: &str = "unknown";
 
+/// How a reload ended.
+#[derive(Debug, Clone, Copy)]
+#[repr(usize)]
+pub enum Reload {
+    /// The new configuration holds.
+    TakenOver,
+    /// It is the old one.
+    Unchanged,
+    /// Something is wrong with it.
+    Refused,
+}
+
+const RELOADS: [&str; 3] = ["taken_over", "unchanged", "refused"];
+
 /// The service's metrics.
 #[derive(Debug)]
 pub struct Metrics {
@@ -70,6 +84,7 @@ pub struct Metrics {
     sealed: [IntCounter; DOCUMENTS.len()],
     seals: IntCounterVec,
     answered_again: IntCounter,
+    reloads: [IntCounter; RELOADS.len()],
     stages: [Histogram; STAGES.len()],
     wrong_signatures: IntCounter,
     in_flight: IntGauge,
@@ -107,6 +122,13 @@ impl Metrics {
                 &["stage"],
             )?,
         )?;
+        let reloads = register(
+            &registry,
+            IntCounterVec::new(
+                Opts::new("muhurdar_reloads_total", "Times that the configuration was read again"),
+                &["outcome"],
+            )?,
+        )?;
         let gauge = |name: &str, help: &str| register(&registry, IntGauge::new(name, help)?);
         let gauges = |name: &str, help: &str, labels: &[&str]| {
             register(&registry, IntGaugeVec::new(Opts::new(name, help), labels)?)
@@ -120,6 +142,7 @@ impl Metrics {
                     "Requests answered with what their idempotency key was answered before",
                 )?,
             )?,
+            reloads: RELOADS.map(|outcome| reloads.with_label_values(&[outcome])),
             stages: STAGES.map(|(_, name)| stages.with_label_values(&[name])),
             wrong_signatures: register(
                 &registry,
@@ -190,6 +213,10 @@ impl Metrics {
             Some(index) => self.sealed[index].inc(),
             None => self.seals.with_label_values(&["sealed", UNKNOWN]).inc(),
         }
+    }
+
+    pub(crate) fn reloaded(&self, outcome: Reload) {
+        self.reloads[outcome as usize].inc();
     }
 
     /// An answer that was given before.

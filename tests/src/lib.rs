@@ -12,7 +12,7 @@ mod data;
 mod documents;
 mod oracle;
 
-pub use appliance::{Appliance, Builder, Output, Prepared, binary, certify, muhurdar};
+pub use appliance::{Appliance, Builder, Output, Prepared, binary, certify, muhurdar, renew_server, revoke};
 pub use client::{Branch, Refused, refused, refused_item};
 pub use data::{files, shared};
 pub use documents::{EC, RSA, invoice, sealer_of};

@@ -120,6 +120,15 @@ impl Access {
         }
     }
 
+    /// What somebody's connections are counted by: the name of the client that a certificate's names belong to, else the first
+    /// of them; empty without a certificate.
+    #[must_use]
+    pub fn identity(&self, names: Option<&[String]>) -> String {
+        let names = names.unwrap_or_default();
+        let known = names.iter().find_map(|name| self.by_identity.get(name));
+        known.map_or_else(|| names.first().cloned().unwrap_or_default(), |c| c.name.to_string())
+    }
+
     /// The client that a certificate's names belong to.
     ///
     /// # Errors

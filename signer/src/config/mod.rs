@@ -23,7 +23,7 @@ use serde::Deserialize;
 pub use self::form::Form;
 
 /// Everything that the service is told.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// Where to listen, and with which certificate.
@@ -52,12 +52,15 @@ pub struct Config {
 }
 
 /// `[server]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Server {
     /// Address of the gRPC listener.
     #[serde(default = "default_listen")]
     pub listen: SocketAddr,
+    /// A Unix socket that serves gRPC without TLS: callers are known by their user (`identity = "uid:…"`), which the kernel
+    /// vouches for.
+    pub unix_socket: Option<PathBuf>,
     /// Address of the metrics and health listener; plain HTTP, so keep it on loopback or a management network.
     #[serde(default = "default_admin_listen")]
     pub admin_listen: SocketAddr,
@@ -74,10 +77,13 @@ pub struct Server {
     /// Connections at a time; one more is closed unread.
     #[serde(default = "default_max_connections")]
     pub max_connections: usize,
+    /// Of them, those of one client; callers without a certificate count as one.
+    #[serde(default = "default_max_connections_per_client")]
+    pub max_connections_per_client: usize,
 }
 
 /// `[server.tls]`: PEM files.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tls {
     /// The server's certificate, followed by its intermediates.
@@ -86,13 +92,15 @@ pub struct Tls {
     pub key: PathBuf,
     /// The authorities that client certificates must chain to.
     pub client_ca: PathBuf,
+    /// Revoked client certificates: one or more lists (PEM), or one in DER.
+    pub crl: Option<PathBuf>,
     /// Also accept TLS 1.2, for clients that know nothing newer.
     #[serde(default)]
     pub allow_tls12: bool,
 }
 
 /// `[limits]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
     /// Size of a document.
@@ -139,7 +147,7 @@ impl Default for Limits {
 }
 
 /// `[sealing]`
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Sealing {
     /// May a document be sealed that names no sealer at all?
@@ -164,7 +172,7 @@ pub enum UnnamedSealer {
 }
 
 /// `[[token]]`: one slot of a PKCS#11 module.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Token {
     /// Its name in metrics, logs and receipts.
@@ -247,7 +255,7 @@ pub enum Isolation {
 }
 
 /// `[taxpayer."VKN"]`: what is particular to one taxpayer.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Taxpayer {
     /// How its seals are written, where its receivers want it otherwise.
@@ -255,7 +263,7 @@ pub struct Taxpayer {
 }
 
 /// `[[client]]`: who may call, and for whom.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Client {
     /// Its name in logs and receipts.
@@ -338,7 +346,7 @@ pub enum Call {
 }
 
 /// `[idempotency]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Idempotency {
     /// How long an answer is remembered.
@@ -361,7 +369,7 @@ impl Default for Idempotency {
 }
 
 /// `[log]`
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Log {
     /// Lines for people or for machines.
@@ -452,6 +460,7 @@ impl Config {
             .tokens
             .iter_mut()
             .flat_map(|t| t.pin_file.iter_mut().chain([&mut t.module]));
+        let paths = paths.chain(&mut tls.crl).chain(&mut self.server.unix_socket);
         let folders = self.sealing.certificates.iter_mut().chain(&mut self.server.state_dir);
         for path in paths.chain(folders).chain(tokens) {
             // A bare library name is left to the dynamic loader's search path.
@@ -503,6 +512,10 @@ fn default_handshake_timeout() -> Duration {
 
 fn default_max_connections() -> usize {
     4096
+}
+
+fn default_max_connections_per_client() -> usize {
+    256
 }
 
 fn default_sessions() -> usize {

@@ -64,12 +64,12 @@ impl Token {
 
 impl Client {
     fn validate(&self) -> Result<(), String> {
-        let known = ["uri:", "dns:", "cn:"]
+        let known = ["uri:", "dns:", "cn:", "uid:"]
             .iter()
             .any(|kind| self.identity.starts_with(kind));
         if !known {
             return Err(format!(
-                "client \"{}\": identity must begin with uri:, dns: or cn:, not \"{}\"",
+                "client \"{}\": identity must begin with uri:, dns:, cn: or uid:, not \"{}\"",
                 self.name, self.identity
             ));
         }

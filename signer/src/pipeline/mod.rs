@@ -21,7 +21,7 @@ pub use self::{
 use crate::{
     admission::{Admitted, Caller, Door, Errand, Gate},
     compute::Compute,
-    config::{Call, Priority, UnnamedSealer, is_taxpayer},
+    config::{Call, Config, Priority, UnnamedSealer, is_taxpayer},
     forms::Forms,
     idempotency::Idempotency,
     refusal::{LATER, Refusal},
@@ -77,11 +77,33 @@ pub struct Pipeline {
     pub(crate) pool: Pool,
     pub(crate) compute: Compute,
     pub(crate) metrics: Arc<Metrics>,
-    pub(crate) limits: xades::Limits,
-    pub(crate) forms: Forms,
-    pub(crate) unnamed_sealer: UnnamedSealer,
+    pub(crate) rules: ArcSwap<Rules>,
     /// Whether any token wants the message itself.
     pub(crate) tokens_hash: bool,
+}
+
+/// What the configuration says about documents and their seals; a reload changes all of it at once.
+#[derive(Debug)]
+pub struct Rules {
+    limits: xades::Limits,
+    forms: Forms,
+    unnamed_sealer: UnnamedSealer,
+}
+
+impl Rules {
+    /// Reads them out of a configuration.
+    #[must_use]
+    pub fn new(config: &Config) -> Self {
+        let mut limits = xades::Limits::default();
+        limits.bytes = config.limits.document.as_u64();
+        limits.depth = config.limits.depth;
+        limits.attributes = config.limits.attributes;
+        Self {
+            limits,
+            forms: Forms::new(config),
+            unnamed_sealer: config.sealing.unnamed_sealer,
+        }
+    }
 }
 
 impl Pipeline {
@@ -133,11 +155,13 @@ impl Pipeline {
         let mut admitted = self.door.admit(caller, errand).await?;
 
         let document = request.document;
-        let policy = self.forms.policy(&caller.name, &request.taxpayer);
+        let rules = self.rules.load_full();
+        let policy = rules.forms.policy(&caller.name, &request.taxpayer);
+        let (limits, expect) = (rules.limits.clone(), request.expect);
         let prepared = self
-            .digest(document.clone(), &seal, policy, request.expect, now)
+            .digest(document.clone(), &seal, policy, limits, expect, now)
             .await?;
-        self.right_taxpayer(&prepared, &request.taxpayer)?;
+        right_taxpayer(&prepared, &request.taxpayer, rules.unnamed_sealer)?;
         let described = Described::of(&prepared);
         let (token, element) = self.sign(prepared, &seal, &admitted).await?;
         admitted.signed();
@@ -200,11 +224,12 @@ impl Pipeline {
         document: Bytes,
         seal: &Arc<Seal>,
         policy: Arc<Policy>,
+        limits: xades::Limits,
         expect: Option<DocumentType>,
         signing_time: Timestamp,
     ) -> Result<Prepared, Refusal> {
         let _timer = self.metrics.time(Stage::Digest);
-        let (seal, limits, bytes) = (Arc::clone(seal), self.limits.clone(), document.len());
+        let (seal, bytes) = (Arc::clone(seal), document.len());
         let work = move || {
             let sealing = Sealing {
                 certificate: &seal.certificate,
@@ -216,33 +241,6 @@ impl Pipeline {
             xades::prepare(&document, &sealing)
         };
         Ok(self.compute.run(bytes, work).await.map_err(|_| Refusal::Internal)??)
-    }
-
-    /// The seal must be that of whom the document names as its sealer (contract, promise 2).
-    fn right_taxpayer(&self, prepared: &Prepared, taxpayer: &str) -> Result<(), Refusal> {
-        let (place, named) = match prepared.sealer() {
-            Sealer::Signature(named) => ("cac:Signature", named),
-            Sealer::Identity(named) => ("the document's own identity fields", named),
-            Sealer::Unnamed if self.unnamed_sealer == UnnamedSealer::Allow => return Ok(()),
-            Sealer::Unnamed => {
-                return Err(Refusal::TaxpayerMismatch(
-                    "the document names no sealer, neither in cac:Signature nor in its identity fields; \
-                     sealing.unnamed_sealer = \"allow\" in the configuration would seal it all the same"
-                        .to_owned(),
-                ));
-            }
-        };
-        if named == taxpayer {
-            return Ok(());
-        }
-        let named = if is_taxpayer(named) {
-            named.as_str()
-        } else {
-            "something that is no VKN or TCKN"
-        };
-        Err(Refusal::TaxpayerMismatch(format!(
-            "the request asks for the seal of taxpayer {taxpayer}, but {place} names {named}"
-        )))
     }
 
     /// Signs on a token until the seal is whole: once, or twice where it is counter-signed. Only a value that verifies with
@@ -324,6 +322,33 @@ impl Pipeline {
         };
         self.compute.run(bytes, work).await.map_err(|_| Refusal::Internal)
     }
+}
+
+/// The seal must be that of whom the document names as its sealer (contract, promise 2).
+fn right_taxpayer(prepared: &Prepared, taxpayer: &str, unnamed: UnnamedSealer) -> Result<(), Refusal> {
+    let (place, named) = match prepared.sealer() {
+        Sealer::Signature(named) => ("cac:Signature", named),
+        Sealer::Identity(named) => ("the document's own identity fields", named),
+        Sealer::Unnamed if unnamed == UnnamedSealer::Allow => return Ok(()),
+        Sealer::Unnamed => {
+            return Err(Refusal::TaxpayerMismatch(
+                "the document names no sealer, neither in cac:Signature nor in its identity fields; \
+                 sealing.unnamed_sealer = \"allow\" in the configuration would seal it all the same"
+                    .to_owned(),
+            ));
+        }
+    };
+    if named == taxpayer {
+        return Ok(());
+    }
+    let named = if is_taxpayer(named) {
+        named.as_str()
+    } else {
+        "something that is no VKN or TCKN"
+    };
+    Err(Refusal::TaxpayerMismatch(format!(
+        "the request asks for the seal of taxpayer {taxpayer}, but {place} names {named}"
+    )))
 }
 
 /// Wrong signatures so far, for one request.

@@ -10,14 +10,14 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
-    Peer,
+    Live, Peer,
     messages::{deadline, read, read_digest, seal_info, split, wire_receipt},
     oversize,
     status::{item_status, status},
 };
 use crate::{
-    admission::{Access, Admitted, Caller},
-    config::{Call, Limits},
+    admission::{Admitted, Caller},
+    config::Call,
     idempotency::{Fingerprint, Found, Key},
     pipeline::{Pipeline, SignedDigest},
     refusal::Refusal,
@@ -30,29 +30,28 @@ const MAX_PAGE: usize = 1000;
 #[derive(Debug)]
 pub(super) struct Sealing {
     pipeline: Arc<Pipeline>,
-    access: Arc<Access>,
-    batch_items: usize,
-    stream_in_flight: usize,
+    live: Arc<Live>,
     document_limit: u64,
 }
 
 impl Sealing {
-    pub(super) fn new(pipeline: Arc<Pipeline>, access: Arc<Access>, limits: &Limits) -> Self {
+    pub(super) fn new(pipeline: Arc<Pipeline>, live: Arc<Live>, document_limit: u64) -> Self {
         Self {
             pipeline,
-            access,
-            batch_items: limits.batch_items,
-            stream_in_flight: limits.stream_in_flight,
-            document_limit: limits.document.as_u64(),
+            live,
+            document_limit,
         }
     }
 
     #[allow(clippy::result_large_err, reason = "Status is what a gRPC handler answers")]
     fn caller<T>(&self, request: &Request<T>) -> Result<Arc<Caller>, Status> {
-        let peer = request.extensions().get::<Arc<Peer>>();
-        let names = peer.and_then(|p| p.names.as_deref());
-        self.access.caller(names).map_err(|refusal| status(&refusal))
+        let peer = peer(request);
+        self.live.caller(peer.as_deref()).map_err(|refusal| status(&refusal))
     }
+}
+
+fn peer<T>(request: &Request<T>) -> Option<Arc<Peer>> {
+    request.extensions().get::<Arc<Peer>>().cloned()
 }
 
 #[tonic::async_trait]
@@ -75,15 +74,17 @@ impl SealService for Sealing {
         let caller = self.caller(&request)?;
         caller.may(Call::Seal).map_err(|refusal| status(&refusal))?;
         let deadline = deadline(request.metadata());
-        let (answers, out) = mpsc::channel(self.stream_in_flight);
+        let in_flight = self.live.settings().stream_in_flight;
+        let (answers, out) = mpsc::channel(in_flight);
         let stream = Stream {
             pipeline: Arc::clone(&self.pipeline),
-            caller,
+            live: Arc::clone(&self.live),
+            peer: peer(&request),
             deadline,
             answers,
             document_limit: self.document_limit,
         };
-        tokio::spawn(stream.run(request.into_inner(), self.stream_in_flight));
+        tokio::spawn(stream.run(request.into_inner(), in_flight));
         Ok(Response::new(ReceiverStream::new(out)))
     }
 
@@ -95,8 +96,9 @@ impl SealService for Sealing {
         caller.may(Call::Seal).map_err(|refusal| status(&refusal))?;
         let deadline = deadline(request.metadata());
         let items = request.into_inner().items;
-        if items.len() > self.batch_items {
-            let problem = format!("has {} items; at most {} are taken", items.len(), self.batch_items);
+        let most = self.live.settings().batch_items;
+        if items.len() > most {
+            let problem = format!("has {} items; at most {most} are taken", items.len());
             return Err(status(&Refusal::Request {
                 field: "items",
                 problem,
@@ -181,7 +183,8 @@ impl SealService for Sealing {
 /// One open `SealStream`.
 struct Stream {
     pipeline: Arc<Pipeline>,
-    caller: Arc<Caller>,
+    live: Arc<Live>,
+    peer: Option<Arc<Peer>>,
     deadline: Option<Instant>,
     answers: mpsc::Sender<Result<wire::SealStreamResponse, Status>>,
     document_limit: u64,
@@ -207,12 +210,14 @@ impl Stream {
                 Ok(None) => break None,
                 Err(broken) => break Some(oversize::translate(broken, self.document_limit)),
             };
-            let (pipeline, caller) = (Arc::clone(&self.pipeline), Arc::clone(&self.caller));
+            // A stream may outlive what its caller was allowed when it began.
+            let caller = self.live.caller(self.peer.as_deref());
+            let pipeline = Arc::clone(&self.pipeline);
             let (deadline, answers) = (self.deadline, self.answers.clone());
             tokio::spawn(async move {
                 let answer = tokio::select! {
                     biased;
-                    answer = answer(&pipeline, &caller, item, deadline) => Some(answer),
+                    answer = answer(&pipeline, caller, item, deadline) => Some(answer),
                     // Nobody reads the answers any more: what waits leaves its turn to others.
                     () = answers.closed() => None,
                 };
@@ -234,13 +239,14 @@ impl Stream {
 /// The answer to one item of a stream, with the item's share of the limits.
 async fn answer(
     pipeline: &Pipeline,
-    caller: &Caller,
+    caller: Result<Arc<Caller>, Refusal>,
     item: wire::SealStreamRequest,
     deadline: Option<Instant>,
 ) -> (wire::SealStreamResponse, Option<Admitted>) {
-    let outcome = match item.request {
-        Some(request) => seal(pipeline, caller, request, deadline).await,
-        None => Err(Refusal::Request {
+    let outcome = match (caller, item.request) {
+        (Ok(caller), Some(request)) => seal(pipeline, &caller, request, deadline).await,
+        (Err(refusal), _) => Err(refusal),
+        (Ok(_), None) => Err(Refusal::Request {
             field: "request",
             problem: "is missing".to_owned(),
         }),
