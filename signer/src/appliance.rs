@@ -12,7 +12,7 @@ use crate::{
     compute::Compute,
     config::{Config, RsaMechanism},
     idempotency::{Idempotency, Memory},
-    pipeline::{Pipeline, Rules},
+    pipeline::{Large, Pipeline, Rules},
     reload::{self, Reloader},
     seals::{self, Seals},
     server::{Health, ServeError, Server, admin::Admin},
@@ -54,6 +54,9 @@ pub enum StartError {
     /// Threads.
     #[error("no thread to digest on: {0}")]
     Threads(std::io::Error),
+    /// The folder for large documents.
+    #[error("server.spool_dir: no file can be made in {0}")]
+    Spool(std::io::Error),
     /// Metrics.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -91,6 +94,7 @@ impl Appliance {
             pool,
             compute: Compute::new(config.sealing.digest_threads).map_err(StartError::Threads)?,
             metrics,
+            large: Large::new(&config).map_err(StartError::Spool)?,
             rules: ArcSwap::from_pointee(Rules::new(&config)),
             tokens_hash: config.tokens.iter().any(|t| t.rsa_mechanism == RsaMechanism::ShaPkcs),
         });

@@ -219,6 +219,12 @@ impl Appliance {
         self.admin.expect("an appliance is returned once it listens")
     }
 
+    /// Its process.
+    #[must_use]
+    pub fn pid(&self) -> &str {
+        &self.pid
+    }
+
     /// Everything it wrote so far.
     #[must_use]
     pub fn log(&self) -> String {

@@ -64,8 +64,15 @@ pub struct Admitted {
     /// Its turn before a lane: less goes first.
     pub turn: u64,
     ticket: Option<Ticket>,
-    _share: Share,
-    _place: Place,
+    _visit: Visit,
+}
+
+/// A share of the limits, without a turn.
+#[derive(Debug)]
+pub struct Visit {
+    place: Place,
+    #[allow(dead_code, reason = "held for what dropping it gives back")]
+    share: Share,
 }
 
 impl Admitted {
@@ -91,32 +98,64 @@ impl Door {
     /// # Errors
     /// ACCESS where the caller may not be so urgent, QUOTA where it asks for more than its own, DRAINING, DEADLINE, OVERLOADED.
     pub async fn admit(&self, caller: &Caller, errand: Errand) -> Result<Admitted, Refusal> {
-        let (place, share) = self.take_shares(caller, errand)?;
-        let ask = Ask {
-            client: Arc::clone(&caller.name),
-            weight: caller.weight(),
-            priority: errand.priority,
-            bytes: errand.bytes as u64,
-            cost: SIGNATURE.saturating_add(errand.bytes as u64),
-            deadline: place.deadline,
-        };
-        let ticket = self.queue.ticket(ask).await?;
-        Ok(Admitted {
-            deadline: place.deadline,
-            turn: ticket.number() + LEAD * errand.priority as u64,
-            ticket: Some(ticket),
-            _share: share,
-            _place: place,
-        })
+        let Visit { place, share } = self.enter(caller, errand)?;
+        let deadline = place.deadline;
+        let bytes = errand.bytes as u64;
+        self.wait_for_turn(caller, errand.priority, bytes, Visit { place, share }, deadline)
+            .await
     }
 
-    fn take_shares(&self, caller: &Caller, errand: Errand) -> Result<(Place, Share), Refusal> {
+    /// Lets somebody in who has to prepare before it can take a turn.
+    ///
+    /// # Errors
+    /// As [`Door::admit`].
+    pub fn enter(&self, caller: &Caller, errand: Errand) -> Result<Visit, Refusal> {
         caller.may_be(errand.priority)?;
         let taken = self.gate.admit(errand.bytes, errand.deadline).and_then(|place| {
             let soon = || self.queue.service_time();
-            Ok((place, caller.quota().take(errand.bytes as u64, soon)?))
+            let share = caller.quota().take(errand.bytes as u64, soon)?;
+            Ok(Visit { place, share })
         });
         taken.inspect_err(|refusal| self.meters.refused(errand.priority, refusal))
+    }
+
+    /// Waits for the turn of one who is in, and holds nothing in memory meanwhile.
+    ///
+    /// # Errors
+    /// DEADLINE, OVERLOADED.
+    pub async fn turn(
+        &self,
+        caller: &Caller,
+        visit: Visit,
+        priority: Priority,
+        deadline: Instant,
+    ) -> Result<Admitted, Refusal> {
+        self.wait_for_turn(caller, priority, 0, visit, deadline).await
+    }
+
+    async fn wait_for_turn(
+        &self,
+        caller: &Caller,
+        priority: Priority,
+        bytes: u64,
+        visit: Visit,
+        deadline: Instant,
+    ) -> Result<Admitted, Refusal> {
+        let ask = Ask {
+            client: Arc::clone(&caller.name),
+            weight: caller.weight(),
+            priority,
+            bytes,
+            cost: SIGNATURE.saturating_add(bytes),
+            deadline,
+        };
+        let ticket = self.queue.ticket(ask).await?;
+        Ok(Admitted {
+            deadline,
+            turn: ticket.number() + LEAD * priority as u64,
+            ticket: Some(ticket),
+            _visit: visit,
+        })
     }
 
     /// Takes over the limits of a new configuration.

@@ -67,9 +67,10 @@ fn start_failure(error: &StartError) -> Failure {
             std::io::ErrorKind::PermissionDenied => Failure::new(exit::PERMISSION, error),
             _ => Failure::unavailable(error),
         },
-        StartError::Serve(ServeError::Tls(_)) | StartError::Tokens(_) | StartError::Certificates(_) => {
-            Failure::usage(error)
-        }
+        StartError::Serve(ServeError::Tls(_))
+        | StartError::Tokens(_)
+        | StartError::Certificates(_)
+        | StartError::Spool(_) => Failure::usage(error),
         // A supervisor that starts the service again and again must not spend the PIN's tries: the unit lists this code.
         StartError::Pool(OpenError::Latched { .. } | OpenError::Pin { .. }) => Failure::new(exit::PERMISSION, error),
         _ => Failure::unavailable(error),

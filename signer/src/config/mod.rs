@@ -68,6 +68,9 @@ pub struct Server {
     pub tls: Tls,
     /// Folder that outlives the process: the PIN latches. Without it they end with the process.
     pub state_dir: Option<PathBuf>,
+    /// Folder where documents of `SealLarge` wait for their seal, encrypted and without a name; the system's temporary folder
+    /// where nothing is said. Room for `limits.large_in_flight` of `limits.large_document`.
+    pub spool_dir: Option<PathBuf>,
     /// How long everything admitted may take to be answered after SIGTERM.
     #[serde(default = "default_drain_timeout", deserialize_with = "duration")]
     pub drain_timeout: Duration,
@@ -119,6 +122,13 @@ pub struct Limits {
     pub queue_bytes: ByteSize,
     /// Percent of the work and of the queue that is kept for `BULK` while more urgent work waits.
     pub bulk_percent: u64,
+    /// Size of a document in `SealLarge`.
+    pub large_document: ByteSize,
+    /// Calls of `SealLarge` at a time.
+    pub large_in_flight: usize,
+    /// Longest time that one may take.
+    #[serde(deserialize_with = "duration")]
+    pub large_timeout: Duration,
     /// Items of one `SealBatch`.
     pub batch_items: usize,
     /// Documents of one `SealStream` that may be unanswered at a time; beyond it the stream is not read.
@@ -139,6 +149,9 @@ impl Default for Limits {
             queue: 1024,
             queue_bytes: ByteSize::mib(128),
             bulk_percent: 10,
+            large_document: ByteSize::mib(256),
+            large_in_flight: 4,
+            large_timeout: Duration::from_secs(600),
             batch_items: 256,
             stream_in_flight: 256,
             request_timeout: Duration::from_secs(30),
@@ -461,7 +474,12 @@ impl Config {
             .iter_mut()
             .flat_map(|t| t.pin_file.iter_mut().chain([&mut t.module]));
         let paths = paths.chain(&mut tls.crl).chain(&mut self.server.unix_socket);
-        let folders = self.sealing.certificates.iter_mut().chain(&mut self.server.state_dir);
+        let folders = self
+            .sealing
+            .certificates
+            .iter_mut()
+            .chain(&mut self.server.state_dir)
+            .chain(&mut self.server.spool_dir);
         for path in paths.chain(folders).chain(tokens) {
             // A bare library name is left to the dynamic loader's search path.
             if path.components().count() > 1 || path.extension().is_none_or(|e| e != "so") {

@@ -77,6 +77,7 @@ fn the_commented_example_is_a_configuration_and_names_every_key() {
         "engines",
         "unix_socket",
         "crl",
+        "spool_dir",
     ];
     for key in unsaid {
         assert!(text.contains(&format!("# {key} =")), "{key}");

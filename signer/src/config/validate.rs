@@ -112,6 +112,13 @@ impl Limits {
                 self.document.as_u64(),
                 self.in_flight_bytes.as_u64(),
             ),
+            (
+                "large_document",
+                self.large_document.as_u64(),
+                self.document.as_u64(),
+                1 << 36,
+            ),
+            ("large_in_flight", self.large_in_flight as u64, 1, 256),
             ("bulk_percent", self.bulk_percent, 0, 50),
             ("batch_items", self.batch_items as u64, 1, 100_000),
             ("stream_in_flight", self.stream_in_flight as u64, 1, 100_000),

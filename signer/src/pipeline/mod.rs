@@ -3,9 +3,13 @@
 //! Each step is another room; this one only knows their order.
 
 mod digest_only;
+mod large;
 mod receipt;
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -14,8 +18,10 @@ use muhurdar_pool::{Hash, Pool, SignInput, Signed};
 use muhurdar_xades::{self as xades, DigestAlgorithm, DocumentType, Policy, Prepared, Sealer, Sealing};
 use uuid::Uuid;
 
+pub(crate) use self::large::{Large, MAX_PIECE};
 pub use self::{
     digest_only::{DigestRequest, SignedDigest},
+    large::{Incoming, LargeRequest, LargeSealed, Outgoing},
     receipt::Receipt,
 };
 use crate::{
@@ -76,6 +82,7 @@ pub struct Pipeline {
     pub(crate) seals: ArcSwap<Seals>,
     pub(crate) pool: Pool,
     pub(crate) compute: Compute,
+    pub(crate) large: Large,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) rules: ArcSwap<Rules>,
     /// Whether any token wants the message itself.
@@ -86,6 +93,8 @@ pub struct Pipeline {
 #[derive(Debug)]
 pub struct Rules {
     limits: xades::Limits,
+    large: xades::Limits,
+    large_timeout: Duration,
     forms: Forms,
     unnamed_sealer: UnnamedSealer,
 }
@@ -98,8 +107,12 @@ impl Rules {
         limits.bytes = config.limits.document.as_u64();
         limits.depth = config.limits.depth;
         limits.attributes = config.limits.attributes;
+        let mut large = limits.clone();
+        large.bytes = config.limits.large_document.as_u64();
         Self {
             limits,
+            large,
+            large_timeout: config.limits.large_timeout,
             forms: Forms::new(config),
             unnamed_sealer: config.sealing.unnamed_sealer,
         }

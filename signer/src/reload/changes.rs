@@ -20,6 +20,11 @@ impl Changes {
             ("server.admin_listen", before.admin_listen != after.admin_listen),
             ("server.unix_socket", before.unix_socket != after.unix_socket),
             ("server.state_dir", before.state_dir != after.state_dir),
+            ("server.spool_dir", before.spool_dir != after.spool_dir),
+            (
+                "limits.large_in_flight",
+                old.limits.large_in_flight != new.limits.large_in_flight,
+            ),
             ("server.drain_timeout", before.drain_timeout != after.drain_timeout),
             ("limits.document", old.limits.document != new.limits.document),
             (
@@ -73,7 +78,9 @@ pub(super) fn keep_what_needs_a_restart(old: &Config, new: &mut Config) {
     new.server.unix_socket.clone_from(&old.server.unix_socket);
     new.server.state_dir.clone_from(&old.server.state_dir);
     new.server.drain_timeout = old.server.drain_timeout;
+    new.server.spool_dir.clone_from(&old.server.spool_dir);
     new.limits.document = old.limits.document;
+    new.limits.large_in_flight = old.limits.large_in_flight;
     new.sealing.digest_threads = old.sealing.digest_threads;
     new.tokens.clone_from(&old.tokens);
     new.idempotency.clone_from(&old.idempotency);

@@ -10,7 +10,7 @@ use tonic::metadata::MetadataMap;
 use crate::{
     admission::Admitted,
     config::Priority,
-    pipeline::{self, DigestRequest, Sealed},
+    pipeline::{self, DigestRequest, LargeRequest, Sealed},
     refusal::Refusal,
     seals::Seal,
 };
@@ -48,6 +48,22 @@ pub(super) fn read(request: wire::SealRequest, deadline: Option<Instant>) -> Res
         priority: read_priority(request.priority)?,
         deadline,
     })
+}
+
+/// What is asked for, and whether the whole sealed document is wanted back.
+pub(super) fn read_large(
+    header: wire::SealLargeHeader,
+    deadline: Option<Instant>,
+) -> Result<(LargeRequest, bool), Refusal> {
+    let answer = wire::Answer::try_from(header.answer).map_err(|_| unknown_value("answer"))?;
+    let request = LargeRequest {
+        taxpayer: header.taxpayer,
+        expect: read_document_type(header.document_type)?,
+        priority: read_priority(header.priority)?,
+        size: Some(header.size).filter(|size| *size > 0),
+        deadline,
+    };
+    Ok((request, answer != wire::Answer::SignatureOnly))
 }
 
 pub(super) fn read_digest(

@@ -6,6 +6,7 @@
 mod accept;
 pub mod admin;
 mod identity;
+mod large;
 mod live;
 mod messages;
 mod oversize;

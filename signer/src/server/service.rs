@@ -11,6 +11,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{
     Live, Peer,
+    large::LargeCall,
     messages::{deadline, read, read_digest, seal_info, split, wire_receipt},
     oversize,
     status::{item_status, status},
@@ -118,6 +119,26 @@ impl SealService for Sealing {
             results.push(wire::SealBatchResult { outcome: Some(outcome) });
         }
         Ok(Response::new(wire::SealBatchResponse { results }))
+    }
+
+    type SealLargeStream = ReceiverStream<Result<wire::SealLargeResponse, Status>>;
+
+    async fn seal_large(
+        &self,
+        request: Request<Streaming<wire::SealLargeRequest>>,
+    ) -> Result<Response<Self::SealLargeStream>, Status> {
+        let caller = self.caller(&request)?;
+        caller.may(Call::Seal).map_err(|refusal| status(&refusal))?;
+        let deadline = deadline(request.metadata());
+        let (answers, out) = mpsc::channel(2);
+        let call = LargeCall {
+            pipeline: Arc::clone(&self.pipeline),
+            caller,
+            deadline,
+            answers,
+        };
+        tokio::spawn(call.run(request.into_inner()));
+        Ok(Response::new(ReceiverStream::new(out)))
     }
 
     async fn seal_digest(
