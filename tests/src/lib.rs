@@ -14,6 +14,6 @@ mod oracle;
 
 pub use appliance::{Appliance, Builder, Output, Prepared, binary, certify, muhurdar, renew_server, revoke};
 pub use client::{Branch, Refused, refused, refused_item};
-pub use data::{files, shared};
+pub use data::{files, shared, skipped};
 pub use documents::{EC, RSA, invoice, sealer_of};
 pub use oracle::{Python, invalid, xmlsec1};

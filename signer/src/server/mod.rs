@@ -164,11 +164,15 @@ impl Server {
         let health = tonic_health::pb::health_server::HealthServer::new(
             tonic_health::server::HealthService::from_health_reporter(self.health),
         );
-        let reflection = tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-            .build_v1()
-            .expect("the descriptor sets were made by the compiler of this build");
+        let reflected = || {
+            tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        };
+        let descriptors = "the descriptor sets were made by the compiler of this build";
+        let reflection = reflected().build_v1().expect(descriptors);
+        // Python's own client asks for nothing newer.
+        let reflection_alpha = reflected().build_v1alpha().expect(descriptors);
 
         Transport::builder()
             .initial_stream_window_size(STREAM_WINDOW)
@@ -183,6 +187,7 @@ impl Server {
             .add_service(InterceptedService::new(sealing, certified(&self.live)))
             .add_service(InterceptedService::new(health, certified(&self.live)))
             .add_service(InterceptedService::new(reflection, certified(&self.live)))
+            .add_service(InterceptedService::new(reflection_alpha, certified(&self.live)))
             .serve_with_incoming_shutdown(ReceiverStream::new(connections), stop)
             .await?;
         Ok(())
