@@ -4,22 +4,18 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::{
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
+    sync::OnceLock,
     time::{Duration, Instant},
 };
 
-use muhurdar_proto::seal::v1::{Priority, SealRequest, SealStreamRequest, seal_stream_response::Outcome};
-use muhurdar_tests::{Appliance, Branch, Builder, RSA, Refused, invoice, refused, refused_item};
+use muhurdar_proto::seal::v1::{Priority, SealRequest, seal_service_client::SealServiceClient};
+use muhurdar_tests::{Appliance, Branch, Builder, Flood, RSA, Refused, invoice, refused};
 use tokio::{
-    sync::{Mutex, MutexGuard, mpsc},
+    sync::{Mutex, MutexGuard},
     task::JoinSet,
     time::sleep,
 };
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::Code;
+use tonic::{Code, transport::Channel};
 
 const ENGINES: usize = 4;
 const LATENCY: Duration = Duration::from_millis(20);
@@ -61,62 +57,8 @@ fn request(priority: Priority) -> SealRequest {
     }
 }
 
-/// A client that always has so many documents unanswered, over one stream, until it is dropped.
-struct Flood {
-    sealed: Arc<AtomicUsize>,
-    refused: Arc<AtomicUsize>,
-    over: Arc<AtomicBool>,
-}
-
-impl Flood {
-    async fn of(appliance: &Appliance, client: &str, priority: Priority, unanswered: usize) -> Self {
-        let flood = Self {
-            sealed: Arc::default(),
-            refused: Arc::default(),
-            over: Arc::default(),
-        };
-        let mut client = Branch::of(appliance, client).connect().await;
-        let (send, requests) = mpsc::channel(unanswered);
-        let item = move || SealStreamRequest {
-            id: String::new(),
-            request: Some(request(priority)),
-        };
-        for _ in 0..unanswered {
-            send.try_send(item()).unwrap();
-        }
-        let (sealed, refused, over) = (flood.sealed.clone(), flood.refused.clone(), flood.over.clone());
-        tokio::spawn(async move {
-            let mut answers = client
-                .seal_stream(ReceiverStream::new(requests))
-                .await
-                .unwrap()
-                .into_inner();
-            while let Some(answer) = answers.message().await.unwrap() {
-                match answer.outcome.unwrap() {
-                    Outcome::Response(_) => sealed.fetch_add(1, Ordering::Relaxed),
-                    Outcome::Error(error) => {
-                        assert_eq!(refused_item(&error).code, Code::ResourceExhausted);
-                        refused.fetch_add(1, Ordering::Relaxed)
-                    }
-                };
-                if over.load(Ordering::Relaxed) {
-                    return;
-                }
-                drop(send.send(item()).await);
-            }
-        });
-        flood
-    }
-
-    fn sealed(&self) -> usize {
-        self.sealed.load(Ordering::Relaxed)
-    }
-}
-
-impl Drop for Flood {
-    fn drop(&mut self) {
-        self.over.store(true, Ordering::Relaxed);
-    }
+async fn flood(appliance: &Appliance, client: &str, priority: Priority, unanswered: usize) -> Flood {
+    Flood::of(appliance, client, request(priority), unanswered).await
 }
 
 /// What each flood had sealed between two moments, and the time between.
@@ -181,24 +123,32 @@ fn quantile(ascending: &[Duration], share: f64) -> Duration {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bulk_run_is_not_felt_at_the_tills() {
     let (_turn, appliance) = alone().await;
-    calm(appliance).await;
     drop(tills(appliance, 5).await);
-    let before = tills(appliance, 40).await;
-    // Three times what the HSM can do in a second is always there, of one client.
-    let mut floods = Vec::new();
-    for _ in 0..3 {
-        floods.push(Flood::of(appliance, "branch-2", Priority::Bulk, 200).await);
+    let (mut before, mut during, mut flooded, mut time) = (Vec::new(), Vec::new(), 0, Duration::ZERO);
+    // By turns, so that what else this machine does is in both.
+    for _ in 0..2 {
+        calm(appliance).await;
+        before.extend(tills(appliance, 20).await);
+        // Three times what the HSM can do in a second is always there, of one client.
+        let mut floods = Vec::new();
+        for _ in 0..3 {
+            floods.push(flood(appliance, "branch-2", Priority::Bulk, 200).await);
+        }
+        sleep(Duration::from_millis(500)).await;
+        let sealed = || floods.iter().map(Flood::sealed).sum::<usize>();
+        let (sealed_before, since) = (sealed(), Instant::now());
+        during.extend(tills(appliance, 20).await);
+        flooded += sealed() - sealed_before;
+        time += since.elapsed();
     }
-    sleep(Duration::from_millis(500)).await;
-    let (sealed, since) = (floods.iter().map(Flood::sealed).sum::<usize>(), Instant::now());
-    let during = tills(appliance, 40).await;
-    #[allow(clippy::cast_precision_loss)]
-    let flooded = (floods.iter().map(Flood::sealed).sum::<usize>() - sealed) as f64 / since.elapsed().as_secs_f64();
-    drop(floods);
+    before.sort_unstable();
+    during.sort_unstable();
     for share in [0.5, 0.9, 0.95, 0.99] {
         let (alone, flood) = (quantile(&before, share), quantile(&during, share));
         println!("p{:.0}: {alone:?} alone, {flood:?} in the flood", share * 100.0);
     }
+    #[allow(clippy::cast_precision_loss)]
+    let flooded = flooded as f64 / time.as_secs_f64();
     println!("the flooder had {flooded:.0} of {CAPACITY} seals a second");
     // The p95 carries the verdict: of 160 documents the p99 is the second worst, which a busy machine decides.
     let (alone, flood) = (quantile(&before, 0.95), quantile(&during, 0.95));
@@ -210,8 +160,8 @@ async fn a_bulk_run_is_not_felt_at_the_tills() {
 async fn bulk_has_its_share_of_an_hsm_that_urgent_work_would_fill() {
     let (_turn, appliance) = alone().await;
     calm(appliance).await;
-    let urgent = Flood::of(appliance, "branch-1", Priority::Interactive, 200).await;
-    let bulk = Flood::of(appliance, "branch-2", Priority::Bulk, 200).await;
+    let urgent = flood(appliance, "branch-1", Priority::Interactive, 200).await;
+    let bulk = flood(appliance, "branch-2", Priority::Bulk, 200).await;
     let (sealed, time) = shares(&[&urgent, &bulk], 600).await;
     let share = sealed[1] / (sealed[0] + sealed[1]);
     println!(
@@ -226,13 +176,13 @@ async fn bulk_has_its_share_of_an_hsm_that_urgent_work_would_fill() {
 async fn equal_clients_share_alike_however_many_streams_they_open_and_a_weight_counts() {
     let (_turn, appliance) = alone().await;
     calm(appliance).await;
-    let one = Flood::of(appliance, "till-1", Priority::Normal, 100).await;
+    let one = flood(appliance, "till-1", Priority::Normal, 100).await;
     let many = [
-        Flood::of(appliance, "till-2", Priority::Normal, 100).await,
-        Flood::of(appliance, "till-2", Priority::Normal, 100).await,
-        Flood::of(appliance, "till-2", Priority::Normal, 100).await,
+        flood(appliance, "till-2", Priority::Normal, 100).await,
+        flood(appliance, "till-2", Priority::Normal, 100).await,
+        flood(appliance, "till-2", Priority::Normal, 100).await,
     ];
-    let double = Flood::of(appliance, "double", Priority::Normal, 200).await;
+    let double = flood(appliance, "double", Priority::Normal, 200).await;
     let (sealed, _) = shares(&[&one, &many[0], &many[1], &many[2], &double], 800).await;
     let many = sealed[1] + sealed[2] + sealed[3];
     println!(
@@ -256,25 +206,78 @@ async fn overload_is_refused_early_and_what_is_accepted_is_served_as_fast_as_eve
         .start();
     let client = Branch::of(&appliance, "branch-1").connect().await;
     let idle = time_of_one(&client).await;
-    let peak = {
-        let flood = Flood::of(&appliance, "branch-1", Priority::Normal, 40).await;
-        let (sealed, time) = shares(&[&flood], 400).await;
-        sealed[0] / time.as_secs_f64()
-    };
-    calm(&appliance).await;
+    let (mut served, mut turned_away) = (Vec::new(), Vec::new());
+    let (mut peak, mut overload) = (Rate::default(), Rate::default());
+    // By turns, so that what else this machine does is in both.
+    for _ in 0..3 {
+        let flood = flood(&appliance, "branch-1", Priority::Normal, 40).await;
+        let (sealed, time) = shares(&[&flood], 200).await;
+        peak.add(sealed[0], time);
+        drop(flood);
+        calm(&appliance).await;
+        let begin = Instant::now();
+        let (accepted, refused) = three_times_the_capacity(&client, 700).await;
+        #[allow(clippy::cast_precision_loss)]
+        overload.add(accepted.len() as f64, begin.elapsed());
+        served.extend(accepted);
+        turned_away.extend(refused);
+    }
+    let (peak, achieved) = (peak.per_second(), overload.per_second());
+    sleep(Duration::from_millis(500)).await;
+    let afterwards = time_of_one(&client).await;
 
-    let (mut calls, begin) = (JoinSet::new(), tokio::time::Instant::now());
-    for n in 0..2400_u32 {
+    served.sort_unstable();
+    turned_away.sort_unstable();
+    println!(
+        "{achieved:.0}/s of a peak of {peak:.0}/s at 3 x capacity; {} refused",
+        turned_away.len()
+    );
+    let (p99, refusals) = (quantile(&served, 0.99), quantile(&turned_away, 0.5));
+    println!("p99 {p99:?}, a refusal {refusals:?}; one alone {idle:?}, afterwards {afterwards:?}");
+    // The last of each turn find an HSM that is half idle: a twentieth of the 330 that a turn serves.
+    assert!(achieved > peak * 0.9, "{achieved} of {peak}");
+    assert!(turned_away.len() > 800, "{}", turned_away.len());
+    #[allow(clippy::cast_precision_loss)]
+    let whole_queue = Duration::from_secs_f64((QUEUE + ENGINES + 4) as f64 / achieved);
+    assert!(
+        p99 < whole_queue * 3 / 2,
+        "{p99:?}, and the queue takes {whole_queue:?}"
+    );
+    assert!(refusals < p99 / 4, "a refusal takes {refusals:?}");
+    assert!(afterwards < idle * 2, "{afterwards:?} afterwards, {idle:?} before");
+    let cause = "cause=\"queue_full\",priority=\"normal\"";
+    assert!(appliance.metric(&format!("muhurdar_admission_refusals_total{{{cause}}}")) > 800.0);
+}
+
+/// Documents over the time they took, of several turns.
+#[derive(Default)]
+struct Rate(f64, Duration);
+
+impl Rate {
+    fn add(&mut self, documents: f64, time: Duration) {
+        self.0 += documents;
+        self.1 += time;
+    }
+
+    fn per_second(&self) -> f64 {
+        self.0 / self.1.as_secs_f64()
+    }
+}
+
+/// Calls at even intervals, whatever the answers do: how long those took that were served, and those that were not.
+async fn three_times_the_capacity(client: &SealServiceClient<Channel>, calls: u32) -> (Vec<Duration>, Vec<Duration>) {
+    let (mut sent, begin) = (JoinSet::new(), tokio::time::Instant::now());
+    for n in 0..calls {
         let mut client = client.clone();
-        calls.spawn(async move {
+        sent.spawn(async move {
             tokio::time::sleep_until(begin + Duration::from_secs(1).div_f64(3.0 * CAPACITY) * n).await;
-            let sent = Instant::now();
+            let since = Instant::now();
             let outcome = client.seal(request(Priority::Normal)).await.map(drop);
-            (outcome, sent.elapsed())
+            (outcome, since.elapsed())
         });
     }
     let (mut served, mut turned_away) = (Vec::new(), Vec::new());
-    while let Some(answered) = calls.join_next().await {
+    while let Some(answered) = sent.join_next().await {
         match answered.unwrap() {
             (Ok(()), time) => served.push(time),
             (Err(status), time) => {
@@ -290,37 +293,11 @@ async fn overload_is_refused_early_and_what_is_accepted_is_served_as_fast_as_eve
             }
         }
     }
-    #[allow(clippy::cast_precision_loss)]
-    let achieved = served.len() as f64 / begin.elapsed().as_secs_f64();
-    sleep(Duration::from_millis(500)).await;
-    let afterwards = time_of_one(&client).await;
-
-    served.sort_unstable();
-    turned_away.sort_unstable();
-    println!(
-        "{achieved:.0}/s of a peak of {peak:.0}/s at 3 x capacity; {} refused",
-        turned_away.len()
-    );
-    let (p99, refusals) = (quantile(&served, 0.99), quantile(&turned_away, 0.5));
-    println!("p99 {p99:?}, a refusal {refusals:?}; one alone {idle:?}, afterwards {afterwards:?}");
-    assert!(achieved > peak * 0.95, "{achieved} of {peak}");
-    assert!(turned_away.len() > 1000);
-    #[allow(clippy::cast_precision_loss)]
-    let whole_queue = Duration::from_secs_f64((QUEUE + ENGINES + 4) as f64 / achieved);
-    assert!(
-        p99 < whole_queue * 3 / 2,
-        "{p99:?}, and the queue takes {whole_queue:?}"
-    );
-    assert!(refusals < p99 / 4, "a refusal takes {refusals:?}");
-    assert!(afterwards < idle * 2, "{afterwards:?} afterwards, {idle:?} before");
-    let cause = "cause=\"queue_full\",priority=\"normal\"";
-    assert!(appliance.metric(&format!("muhurdar_admission_refusals_total{{{cause}}}")) > 1000.0);
+    (served, turned_away)
 }
 
 /// The median of nine documents, one after the other.
-async fn time_of_one(
-    client: &muhurdar_proto::seal::v1::seal_service_client::SealServiceClient<tonic::transport::Channel>,
-) -> Duration {
+async fn time_of_one(client: &SealServiceClient<Channel>) -> Duration {
     let mut times = Vec::new();
     for _ in 0..9 {
         let since = Instant::now();
@@ -337,8 +314,10 @@ async fn a_deadline_that_cannot_be_met_is_refused_at_once_and_costs_no_signature
     calm(appliance).await;
     let sealed_before = appliance.metric("muhurdar_seals_total{document=\"invoice\",outcome=\"sealed\"}");
     let signed_before = appliance.signatures();
-    let flood = Flood::of(appliance, "branch-1", Priority::Interactive, 200).await;
-    let more = Flood::of(appliance, "branch-1", Priority::Interactive, 200).await;
+    let floods = [
+        flood(appliance, "branch-1", Priority::Interactive, 200).await,
+        flood(appliance, "branch-1", Priority::Interactive, 200).await,
+    ];
     sleep(Duration::from_secs(1)).await;
     let mut client = Branch::of(appliance, "branch-2").connect().await;
     let mut too_late = 0;
@@ -359,7 +338,7 @@ async fn a_deadline_that_cannot_be_met_is_refused_at_once_and_costs_no_signature
         .seal(urgent)
         .await
         .expect("one of its own has its turn among the urgent");
-    drop((flood, more));
+    drop(floods);
     calm(appliance).await;
     let sealed = appliance.metric("muhurdar_seals_total{document=\"invoice\",outcome=\"sealed\"}") - sealed_before;
     #[allow(clippy::cast_precision_loss)]
@@ -437,9 +416,17 @@ async fn callers_who_go_away_leave_their_turn_to_others() {
     }
     calm(appliance).await;
     assert!(appliance.metric("muhurdar_queue_documents{priority=\"normal\"}") == 0.0);
-    // Every ticket has come back: as many as ever are served at a time.
-    let flood = Flood::of(appliance, "branch-1", Priority::Normal, 40).await;
-    let (sealed, time) = shares(&[&flood], 300).await;
-    let rate = sealed[0] / time.as_secs_f64();
-    assert!(rate > CAPACITY * 0.8, "{rate} seals a second afterwards");
+    // The tickets have come back: all engines have work again at some time.
+    let _flood = flood(appliance, "branch-1", Priority::Normal, 40).await;
+    let busy = "muhurdar_lanes{state=\"busy\",token=\"dev\"}";
+    let end = Instant::now() + Duration::from_secs(20);
+    #[allow(clippy::cast_precision_loss)]
+    while appliance.metric(busy) < ENGINES as f64 {
+        assert!(
+            Instant::now() < end,
+            "an engine has no work:\n{}",
+            appliance.get("/metrics").1
+        );
+        sleep(Duration::from_millis(7)).await;
+    }
 }

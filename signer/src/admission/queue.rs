@@ -230,7 +230,9 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         if let Some(queue) = self.queue.take() {
-            queue.lock().done(self.cost, self.since.elapsed());
+            let now = Instant::now();
+            let held = now.saturating_duration_since(self.since);
+            queue.lock().done(now, self.cost, held);
             queue.dispatch();
         }
     }

@@ -4,14 +4,14 @@
 //! own folder) and whose limits are in range. Secrets are never inline: they come by file, environment or systemd
 //! credential, and this module only says where from.
 
+mod client;
 mod form;
+mod token;
 mod validate;
 
 use std::{
     collections::BTreeMap,
-    env,
     net::{Ipv4Addr, SocketAddr},
-    num::NonZeroU32,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -20,7 +20,11 @@ use bytesize::ByteSize;
 use jiff::SignedDuration;
 use serde::Deserialize;
 
-pub use self::form::Form;
+pub use self::{
+    client::{Call, Client, Priority, Quota},
+    form::Form,
+    token::{InitArgs, Isolation, RsaMechanism, Token},
+};
 
 /// Everything that the service is told.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -184,178 +188,12 @@ pub enum UnnamedSealer {
     Allow,
 }
 
-/// `[[token]]`: one slot of a PKCS#11 module.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Token {
-    /// Its name in metrics, logs and receipts.
-    pub name: String,
-    /// The PKCS#11 library.
-    pub module: PathBuf,
-    /// Select the slot by its token's label …
-    pub label: Option<String>,
-    /// … or serial number …
-    pub serial: Option<String>,
-    /// … or slot id.
-    pub slot: Option<u64>,
-    /// The user PIN: a file holding nothing else (a trailing newline is dropped) …
-    pub pin_file: Option<PathBuf>,
-    /// … or an environment variable …
-    pub pin_env: Option<String>,
-    /// … or a systemd credential.
-    pub pin_credential: Option<String>,
-    /// Sessions that sign.
-    #[serde(default = "default_sessions")]
-    pub sessions: usize,
-    /// Signing engines of the HSM, where known: more sessions than engines gain nothing and cost latency.
-    pub engines: Option<usize>,
-    /// What RSA keys sign with.
-    #[serde(default)]
-    pub rsa_mechanism: RsaMechanism,
-    /// One session for everything: smart cards whose driver knows no more.
-    #[serde(default)]
-    pub single_session: bool,
-    /// What `C_Initialize` is given.
-    #[serde(default)]
-    pub init_args: InitArgs,
-    /// Return values after which only a reinitialised module helps; without it the two of a lost secure channel.
-    pub module_fault_codes: Option<Vec<u64>>,
-    /// Where the module runs.
-    #[serde(default)]
-    pub isolation: Isolation,
-    /// Longest that one call may take before its session counts as lost.
-    #[serde(default, deserialize_with = "optional_duration")]
-    pub call_budget: Option<Duration>,
-    /// How long it may lie idle before a real signature keeps its channel alive; zero: never.
-    #[serde(default, deserialize_with = "optional_duration")]
-    pub heartbeat: Option<Duration>,
-    /// Environment of the module, such as SOFTHSM2_CONF. Set for the whole process before the module is loaded.
-    #[serde(default)]
-    pub environment: BTreeMap<String, String>,
-}
-
-/// What RSA keys sign with.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum RsaMechanism {
-    /// `CKM_RSA_PKCS` over a DigestInfo made here.
-    #[default]
-    Pkcs,
-    /// `CKM_SHA256_RSA_PKCS` and its kin, for tokens in FIPS mode that refuse raw RSA.
-    ShaPkcs,
-}
-
-/// What `C_Initialize` is given (PKCS#11 3.1, section 5.4).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum InitArgs {
-    /// `CKF_OS_LOCKING_OK`.
-    #[default]
-    OsLocking,
-    /// `NULL`: smart card drivers that know no threads.
-    None,
-}
-
-/// Where a module runs.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Isolation {
-    /// In this process.
-    #[default]
-    None,
-    /// In a child process, whose crash costs the requests on it and nothing else.
-    Process,
-}
-
 /// `[taxpayer."VKN"]`: what is particular to one taxpayer.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Taxpayer {
     /// How its seals are written, where its receivers want it otherwise.
     pub form: Form,
-}
-
-/// `[[client]]`: who may call, and for whom.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Client {
-    /// Its name in logs and receipts.
-    pub name: String,
-    /// How it is known from its certificate: `uri:…` or `dns:…` of the subject alternative names, or `cn:…`.
-    pub identity: String,
-    /// VKN or TCKN of the taxpayers whose seals it may use; `"*"` for all.
-    #[serde(default)]
-    pub taxpayers: Vec<String>,
-    /// What it may call.
-    #[serde(default = "default_calls")]
-    pub calls: Vec<Call>,
-    /// How urgent its documents may be.
-    #[serde(default = "default_priorities")]
-    pub priorities: Vec<Priority>,
-    /// Its share against other clients whose documents are as urgent.
-    #[serde(default = "default_weight")]
-    pub weight: u32,
-    /// How much it may ask for.
-    #[serde(default)]
-    pub quota: Quota,
-    /// How seals are written that it asks for, where its receivers want them otherwise.
-    #[serde(default)]
-    pub form: Form,
-}
-
-/// `[client.quota]`: what is not said is not limited but by `[limits]`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Quota {
-    /// Documents a second, in the long run.
-    pub documents_per_second: Option<NonZeroU32>,
-    /// Documents that may come at once all the same; without it as many as in a second.
-    pub burst: Option<NonZeroU32>,
-    /// Documents admitted and unanswered at a time.
-    pub in_flight: Option<usize>,
-    /// Their size together.
-    pub in_flight_bytes: Option<ByteSize>,
-}
-
-/// How urgent a document is. The wire's `Priority`, most urgent first.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-#[repr(usize)]
-pub enum Priority {
-    /// Somebody waits for it.
-    Interactive,
-    /// The day's work.
-    #[default]
-    Normal,
-    /// Runs overnight.
-    Bulk,
-}
-
-impl Priority {
-    /// Most urgent first.
-    pub const ALL: [Self; 3] = [Self::Interactive, Self::Normal, Self::Bulk];
-
-    /// As the configuration and the metrics write it.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Interactive => "interactive",
-            Self::Normal => "normal",
-            Self::Bulk => "bulk",
-        }
-    }
-}
-
-/// A right of its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Call {
-    /// `Seal`, `SealStream`, `SealBatch`.
-    Seal,
-    /// `ListSeals`, `GetSeal`.
-    List,
-    /// `SealDigest`: a right of its own, since it signs what the appliance cannot see.
-    Digest,
 }
 
 /// `[idempotency]`
@@ -489,14 +327,6 @@ impl Config {
     }
 }
 
-impl Token {
-    /// The file that a systemd credential names (`$CREDENTIALS_DIRECTORY/NAME`, systemd.exec(5)).
-    #[must_use]
-    pub fn credential_path(name: &str) -> Option<PathBuf> {
-        env::var_os("CREDENTIALS_DIRECTORY").map(|folder| Path::new(&folder).join(name))
-    }
-}
-
 /// Whether a text has the form of a VKN (10 digits) or TCKN (11 digits).
 #[must_use]
 pub fn is_taxpayer(text: &str) -> bool {
@@ -534,22 +364,6 @@ fn default_max_connections() -> usize {
 
 fn default_max_connections_per_client() -> usize {
     256
-}
-
-fn default_sessions() -> usize {
-    8
-}
-
-fn default_calls() -> Vec<Call> {
-    vec![Call::Seal, Call::List]
-}
-
-fn default_priorities() -> Vec<Priority> {
-    Priority::ALL.to_vec()
-}
-
-fn default_weight() -> u32 {
-    1
 }
 
 /// Port of the gRPC listener.

@@ -5,11 +5,9 @@
 mod digest_only;
 mod large;
 mod receipt;
+mod rules;
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Instant};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -23,12 +21,12 @@ pub use self::{
     digest_only::{DigestRequest, SignedDigest},
     large::{Incoming, LargeRequest, LargeSealed, Outgoing},
     receipt::Receipt,
+    rules::Rules,
 };
 use crate::{
     admission::{Admitted, Caller, Door, Errand, Gate},
     compute::Compute,
-    config::{Call, Config, Priority, UnnamedSealer, is_taxpayer},
-    forms::Forms,
+    config::{Call, Priority, UnnamedSealer, is_taxpayer},
     idempotency::Idempotency,
     refusal::{LATER, Refusal},
     seals::{Seal, Seals},
@@ -87,36 +85,6 @@ pub struct Pipeline {
     pub(crate) rules: ArcSwap<Rules>,
     /// Whether any token wants the message itself.
     pub(crate) tokens_hash: bool,
-}
-
-/// What the configuration says about documents and their seals; a reload changes all of it at once.
-#[derive(Debug)]
-pub struct Rules {
-    limits: xades::Limits,
-    large: xades::Limits,
-    large_timeout: Duration,
-    forms: Forms,
-    unnamed_sealer: UnnamedSealer,
-}
-
-impl Rules {
-    /// Reads them out of a configuration.
-    #[must_use]
-    pub fn new(config: &Config) -> Self {
-        let mut limits = xades::Limits::default();
-        limits.bytes = config.limits.document.as_u64();
-        limits.depth = config.limits.depth;
-        limits.attributes = config.limits.attributes;
-        let mut large = limits.clone();
-        large.bytes = config.limits.large_document.as_u64();
-        Self {
-            limits,
-            large,
-            large_timeout: config.limits.large_timeout,
-            forms: Forms::new(config),
-            unnamed_sealer: config.sealing.unnamed_sealer,
-        }
-    }
 }
 
 impl Pipeline {

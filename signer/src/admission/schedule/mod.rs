@@ -148,6 +148,7 @@ impl<T> Schedule<T> {
             }
         }
         self.arrivals += 1;
+        self.estimate.waiting(Some(now));
         Ok(self.lines[ask.priority as usize].push(ask, self.arrivals, tell))
     }
 
@@ -157,9 +158,11 @@ impl<T> Schedule<T> {
     }
 
     /// A ticket came back after so long.
-    pub(super) fn done(&mut self, cost: u64, held: Duration) {
+    pub(super) fn done(&mut self, now: Instant, cost: u64, held: Duration) {
         self.out = self.out.saturating_sub(1);
-        self.estimate.observe(cost, held);
+        let waiting = self.all_waiting() > 0;
+        self.estimate.waiting(waiting.then_some(now));
+        self.estimate.observe(now, cost, held);
     }
 
     /// A ticket came back that nobody used.

@@ -44,7 +44,7 @@ fn wait<T>(schedule: &mut Schedule<T>, now: Instant, ask: &Ask, tell: T) -> Resu
 
 /// Gives the ticket back, and tells who has it next.
 fn step<T>(schedule: &mut Schedule<T>, now: Instant) -> Option<T> {
-    schedule.done(SIGNATURE, Duration::from_millis(1));
+    schedule.done(now, SIGNATURE, Duration::from_millis(1));
     match schedule.next(now) {
         Some(Step::Go(next, _)) => Some(next),
         Some(Step::Expired(_)) => panic!("nothing has expired"),
@@ -55,9 +55,10 @@ fn step<T>(schedule: &mut Schedule<T>, now: Instant) -> Option<T> {
 #[test]
 fn who_comes_first_does_not_wait_and_who_comes_to_a_full_window_does() {
     let mut schedule = Schedule::<()>::new(rules(2));
+    let now = Instant::now();
     assert!(schedule.enter() && schedule.enter());
     assert!(!schedule.enter());
-    schedule.done(SIGNATURE, Duration::from_millis(1));
+    schedule.done(now, SIGNATURE, Duration::from_millis(1));
     assert!(schedule.enter());
 }
 
@@ -65,7 +66,7 @@ fn who_comes_first_does_not_wait_and_who_comes_to_a_full_window_does() {
 fn nobody_overtakes_those_who_wait() {
     let (mut schedule, now) = busy(rules(1));
     wait(&mut schedule, now, &ask("a", Priority::Bulk, 0, now + MINUTE), 1).unwrap();
-    schedule.done(SIGNATURE, Duration::from_millis(1));
+    schedule.done(now, SIGNATURE, Duration::from_millis(1));
     assert!(!schedule.enter(), "the ticket is free, and another's");
     assert_eq!(schedule.next(now), Some(Step::Go(1, SIGNATURE)));
 }
@@ -139,7 +140,7 @@ fn an_expired_one_is_never_given_a_ticket() {
     )
     .unwrap();
     wait(&mut schedule, now, &ask("a", Priority::Normal, 0, now + MINUTE), 2).unwrap();
-    schedule.done(SIGNATURE, Duration::ZERO);
+    schedule.done(now, SIGNATURE, Duration::ZERO);
     let later = now + Duration::from_secs(1);
     assert_eq!(schedule.next(later), Some(Step::Expired(1)));
     assert_eq!(schedule.next(later), Some(Step::Go(2, SIGNATURE)));
@@ -151,7 +152,7 @@ fn a_deadline_that_cannot_be_met_is_refused_at_once_and_one_that_can_is_not() {
     let (mut schedule, now) = busy(rules(1));
     // Of late a ticket is held for 100 ms: ten that wait are a second.
     for _ in 0..100 {
-        schedule.done(SIGNATURE, Duration::from_millis(100));
+        schedule.done(now, SIGNATURE, Duration::from_millis(100));
         assert!(schedule.enter());
     }
     for n in 0..10 {
@@ -173,10 +174,45 @@ fn a_deadline_that_cannot_be_met_is_refused_at_once_and_one_that_can_is_not() {
 }
 
 #[test]
+fn a_hiccup_of_the_token_counts_for_as_long_as_it_took() {
+    let (mut schedule, mut now) = busy(rules(4));
+    for n in 0..500 {
+        wait(
+            &mut schedule,
+            now,
+            &ask("a", Priority::Interactive, 0, now + MINUTE * 60),
+            n,
+        )
+        .unwrap();
+    }
+    let answered = |schedule: &mut Schedule<i32>, time: Duration, at: Instant| {
+        schedule.done(at, SIGNATURE, time);
+        assert!(matches!(schedule.next(at), Some(Step::Go(..))));
+        wait(schedule, at, &ask("a", Priority::Interactive, 0, at + MINUTE * 60), 0).unwrap();
+    };
+    // A thousand a second, four at a time; then four that took a second.
+    for _ in 0..2000 {
+        now += Duration::from_millis(1);
+        answered(&mut schedule, Duration::from_millis(4), now);
+    }
+    let half = ask("b", Priority::Normal, 0, now + Duration::from_millis(600));
+    let id = wait(&mut schedule, now, &half, 0).expect("five hundred take half a second");
+    assert!(schedule.leave(&id));
+    now += Duration::from_secs(1);
+    for _ in 0..4 {
+        answered(&mut schedule, Duration::from_secs(1), now);
+    }
+    let patient = ask("b", Priority::Normal, 0, now + Duration::from_secs(5));
+    let id = wait(&mut schedule, now, &patient, 0).expect("one second of trouble is no reason to give up five");
+    assert!(schedule.leave(&id));
+    let hasty = ask("b", Priority::Normal, 0, now + Duration::from_millis(300));
+    assert_eq!(wait(&mut schedule, now, &hasty, 0).err(), Some(Turned::TooLate));
+}
+
+#[test]
 fn an_estimate_that_went_wrong_is_tried_again_where_nobody_waits() {
-    let mut schedule = Schedule::<()>::new(rules(1));
-    assert!(schedule.enter());
-    schedule.done(SIGNATURE, MINUTE);
+    let (mut schedule, now) = busy::<()>(rules(1));
+    schedule.done(now, SIGNATURE, MINUTE);
     assert!(schedule.enter(), "an idle service finds out how slow it is");
 }
 
@@ -331,7 +367,7 @@ proptest! {
                 }
                 5 | 6 => {
                     if let Some(cost) = held.pop() {
-                        schedule.done(cost, Duration::from_millis(time));
+                        schedule.done(now, cost, Duration::from_millis(time));
                     }
                 }
                 7 => {
@@ -364,7 +400,7 @@ proptest! {
         }
         let end = now + MINUTE;
         while let Some(cost) = held.pop() {
-            schedule.done(cost, Duration::ZERO);
+            schedule.done(now, cost, Duration::ZERO);
             while let Some(Step::Expired(name)) = schedule.next(end) {
                 prop_assert!(waiting.remove(&name).is_some());
             }
