@@ -12,6 +12,7 @@ use crate::{
     compute::Compute,
     config::{Config, RsaMechanism},
     idempotency::{Idempotency, Memory},
+    pace::Watch,
     pipeline::{Large, Pipeline, Rules},
     reload::{self, Reloader},
     seals::{self, Seals},
@@ -85,7 +86,7 @@ impl Appliance {
             door: Door::new(
                 Arc::clone(&gate),
                 &config.limits,
-                Pipeline::lanes(&pool),
+                Watch::default().look(&pool),
                 metrics.door(),
             ),
             gate,
@@ -192,10 +193,10 @@ fn flatten(ended: Result<Result<(), ServeError>, tokio::task::JoinError>) -> Res
 }
 
 async fn watch_readiness(pipeline: Arc<Pipeline>, health: Health, end: CancellationToken) {
-    let mut last = None;
+    let (mut last, mut pace) = (None, Watch::default());
     while !end.is_cancelled() {
         let ready = pipeline.readiness();
-        pipeline.door.set_lanes(Pipeline::lanes(&pipeline.pool));
+        pipeline.door.set_pace(pace.look(&pipeline.pool));
         if last != Some(ready.is_ok()) {
             health.set(ready.is_ok()).await;
             match ready {

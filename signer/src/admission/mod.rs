@@ -21,10 +21,11 @@ pub use self::{
     access::{Access, Caller},
     gate::{Gate, Place},
     meters::Meters,
+    queue::Pace,
     quota::Bound,
 };
 use self::{
-    queue::{Queue, Ticket},
+    queue::{AHEAD_MOST, Queue, Ticket},
     quota::Share,
     schedule::{Ask, SIGNATURE},
 };
@@ -35,7 +36,7 @@ use crate::{
 
 /// How many of one priority a more urgent one may overtake on its way to a lane: as many as can wait there, and not so many
 /// that anybody would wait for long.
-const LEAD: u64 = 32;
+const LEAD: u64 = AHEAD_MOST as u64;
 
 /// What a request brings to the door.
 #[derive(Debug, Clone, Copy)]
@@ -83,12 +84,12 @@ impl Admitted {
 }
 
 impl Door {
-    /// A door with the configured limits, in front of so many lanes.
+    /// A door with the configured limits, in front of lanes that sign so fast.
     #[must_use]
-    pub fn new(gate: Arc<Gate>, limits: &Limits, lanes: usize, meters: Arc<Meters>) -> Self {
+    pub fn new(gate: Arc<Gate>, limits: &Limits, pace: Pace, meters: Arc<Meters>) -> Self {
         Self {
             gate,
-            queue: Queue::new(limits, lanes, Arc::clone(&meters)),
+            queue: Queue::new(limits, pace, Arc::clone(&meters)),
             meters,
         }
     }
@@ -164,9 +165,9 @@ impl Door {
         self.queue.reconfigure(limits);
     }
 
-    /// So many lanes can sign now.
-    pub fn set_lanes(&self, lanes: usize) {
-        self.queue.set_lanes(lanes);
+    /// So fast can be signed now.
+    pub fn set_pace(&self, pace: Pace) {
+        self.queue.set_pace(pace);
     }
 
     /// Sets the gauges to what is true now.

@@ -19,9 +19,12 @@ use crate::{
     refusal::Refusal,
 };
 
-/// Tickets beyond the lanes: so many documents are digested while the others are signed, so that no lane waits for one; a
-/// quarter of the lanes, at least these. What waits behind a busy lane is out of order's reach, so it is kept short.
-const AHEAD: usize = 2;
+/// Tickets beyond the lanes: as many documents as the lanes sign in this time are digested while others are signed, so that no
+/// lane waits for one, also where the machine is busy. They are out of this queue's reach, so it is a short time.
+const AHEAD: Duration = Duration::from_millis(5);
+/// The least and the most of them.
+const AHEAD_LEAST: usize = 2;
+pub(super) const AHEAD_MOST: usize = 32;
 
 /// How a waiting one is told.
 type Tell = oneshot::Sender<Result<Ticket, Cause>>;
@@ -44,10 +47,29 @@ pub(crate) struct Ticket {
     number: u64,
 }
 
+/// How fast can be signed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pace {
+    /// Lanes that can sign.
+    pub lanes: usize,
+    /// How long a signature takes.
+    pub signature: Duration,
+}
+
+impl Pace {
+    /// Tickets that are out at a time.
+    fn window(self) -> usize {
+        // What the lanes sign in that time: lanes * AHEAD / signature.
+        let signed = (AHEAD.as_nanos() * self.lanes as u128).checked_div(self.signature.as_nanos());
+        let ahead = signed.map_or(AHEAD_MOST, |n| usize::try_from(n).unwrap_or(AHEAD_MOST));
+        self.lanes + ahead.clamp(AHEAD_LEAST, AHEAD_MOST)
+    }
+}
+
 impl Queue {
-    pub(crate) fn new(limits: &Limits, lanes: usize, meters: Arc<Meters>) -> Arc<Self> {
+    pub(crate) fn new(limits: &Limits, pace: Pace, meters: Arc<Meters>) -> Arc<Self> {
         Arc::new(Self {
-            schedule: Mutex::new(Schedule::new(rules(limits, lanes))),
+            schedule: Mutex::new(Schedule::new(rules(limits, pace.window()))),
             meters,
             issued: AtomicU64::new(0),
         })
@@ -57,25 +79,19 @@ impl Queue {
     pub(crate) fn reconfigure(self: &Arc<Self>, limits: &Limits) {
         let mut schedule = self.lock();
         let window = schedule.rules().window;
-        schedule.set_rules(Rules {
-            window,
-            ..rules(limits, 1)
-        });
+        schedule.set_rules(rules(limits, window));
         drop(schedule);
         self.dispatch();
     }
 
-    /// So many lanes can sign now.
-    pub(crate) fn set_lanes(self: &Arc<Self>, lanes: usize) {
-        let mut schedule = self.lock();
+    /// So fast can be signed now.
+    pub(crate) fn set_pace(self: &Arc<Self>, pace: Pace) {
+        let (mut schedule, window) = (self.lock(), pace.window());
         let rules = schedule.rules();
-        if rules.window == window(lanes) {
+        if rules.window == window {
             return;
         }
-        schedule.set_rules(Rules {
-            window: window(lanes),
-            ..rules
-        });
+        schedule.set_rules(Rules { window, ..rules });
         drop(schedule);
         self.dispatch();
     }
@@ -188,17 +204,13 @@ impl Queue {
     }
 }
 
-fn rules(limits: &Limits, lanes: usize) -> Rules {
+fn rules(limits: &Limits, window: usize) -> Rules {
     Rules {
-        window: window(lanes),
+        window,
         most: limits.queue,
         most_bytes: limits.queue_bytes.as_u64(),
         bulk_percent: limits.bulk_percent,
     }
-}
-
-fn window(lanes: usize) -> usize {
-    lanes + AHEAD.max(lanes / 4)
 }
 
 fn expired() -> Refusal {
@@ -257,10 +269,27 @@ mod tests {
 
     use super::*;
 
-    /// One lane: a window of three.
+    /// One lane that is so slow that the window is three.
+    const SLOW: Pace = Pace {
+        lanes: 1,
+        signature: Duration::from_millis(20),
+    };
+
     fn queue() -> Arc<Queue> {
         let meters = Arc::new(Meters::register(&Registry::new()).unwrap());
-        Queue::new(&Limits::default(), 1, meters)
+        Queue::new(&Limits::default(), SLOW, meters)
+    }
+
+    #[test]
+    fn as_much_is_let_in_ahead_of_the_lanes_as_they_sign_in_a_few_milliseconds() {
+        let window = |lanes, micros| {
+            let signature = Duration::from_micros(micros);
+            Pace { lanes, signature }.window()
+        };
+        assert_eq!(window(4, 20_000), 4 + 2);
+        assert_eq!(window(2, 600), 2 + 16);
+        assert_eq!(window(32, 3000), 32 + 32);
+        assert_eq!(window(2, 0), 2 + 32, "nothing is known yet");
     }
 
     fn ask(priority: Priority) -> Ask {
@@ -276,7 +305,7 @@ mod tests {
 
     async fn full(queue: &Arc<Queue>) -> Vec<Ticket> {
         let mut tickets = Vec::new();
-        for _ in 0..window(1) {
+        for _ in 0..SLOW.window() {
             tickets.push(queue.ticket(ask(Priority::Normal)).await.unwrap());
         }
         tickets
@@ -330,7 +359,7 @@ mod tests {
         let _tickets = full(&queue).await;
         let mut waiting = Box::pin(queue.ticket(ask(Priority::Normal)));
         assert!(poll!(&mut waiting).is_pending());
-        queue.set_lanes(2);
+        queue.set_pace(Pace { lanes: 2, ..SLOW });
         assert!(poll!(&mut waiting).is_ready());
     }
 

@@ -88,13 +88,6 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// So many lanes can sign now, over all tokens that are ready; at least one, so that a request finds out.
-    pub(crate) fn lanes(pool: &Pool) -> usize {
-        let status = pool.status();
-        let ready = status.tokens.iter().filter(|t| t.is_ready());
-        ready.map(|t| t.cap.sessions).sum::<usize>().max(1)
-    }
-
     /// Whether new work can be sealed now.
     ///
     /// # Errors
