@@ -23,8 +23,8 @@ use hyper_util::{
 };
 use muhurdar_proto::seal::v1::{
     GetSealRequest, GetSealResponse, ListSealsRequest, ListSealsResponse, SealBatchRequest, SealBatchResponse,
-    SealBatchResult, SealDigestRequest, SealDigestResponse, SealRequest, SealResponse, SealStreamRequest,
-    SealStreamResponse, seal_batch_result, seal_response,
+    SealBatchResult, SealDigestRequest, SealDigestResponse, SealLargeRequest, SealLargeResponse, SealRequest,
+    SealResponse, SealStreamRequest, SealStreamResponse, seal_batch_result, seal_response,
     seal_service_server::{SealService, SealServiceServer},
     seal_stream_response,
 };
@@ -124,6 +124,15 @@ impl SealService for Null {
             }
         });
         Ok(Response::new(Box::pin(answers)))
+    }
+
+    type SealLargeStream = Pin<Box<dyn Stream<Item = Result<SealLargeResponse, Status>> + Send>>;
+
+    async fn seal_large(
+        &self,
+        _: Request<Streaming<SealLargeRequest>>,
+    ) -> Result<Response<Self::SealLargeStream>, Status> {
+        Err(Status::unimplemented("the null server answers single documents"))
     }
 
     async fn seal_batch(&self, request: Request<SealBatchRequest>) -> Result<Response<SealBatchResponse>, Status> {

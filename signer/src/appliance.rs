@@ -1,23 +1,25 @@
 //! The life of the process: open the tokens, learn the seals, listen, serve, drain.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use muhurdar_pool::Pool;
-use muhurdar_xades as xades;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    admission::Gate,
+    admission::{Door, Gate},
     compute::Compute,
     config::{Config, RsaMechanism},
-    forms::Forms,
-    pipeline::Pipeline,
+    idempotency::{Idempotency, Memory},
+    pace::Watch,
+    pipeline::{Large, Pipeline, Rules},
+    reload::{self, Reloader},
     seals::{self, Seals},
     server::{Health, ServeError, Server, admin::Admin},
     telemetry::Metrics,
     tokens,
+    turns::Turns,
 };
 
 /// After the drain, how long connections that answered everything may take to close.
@@ -31,7 +33,7 @@ pub struct Appliance {
     pipeline: Arc<Pipeline>,
     server: Server,
     admin: Admin,
-    drain_timeout: Duration,
+    config: Config,
 }
 
 /// Why the appliance cannot start.
@@ -53,6 +55,9 @@ pub enum StartError {
     /// Threads.
     #[error("no thread to digest on: {0}")]
     Threads(std::io::Error),
+    /// The folder for large documents.
+    #[error("server.spool_dir: no file can be made in {0}")]
+    Spool(std::io::Error),
     /// Metrics.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -70,27 +75,35 @@ impl Appliance {
             Some(folder) => seals::read_certificates(folder)?,
             None => Vec::new(),
         };
-        let pool = Pool::open(tokens::pool_config(&config)?).await?;
+        let pool = Pool::open_with_queue(tokens::pool_config(&config)?, Box::new(Turns::default())).await?;
         let seals = Seals::new(&pool.keys(), &extra, Timestamp::now());
         if seals.is_empty() {
             tracing::warn!("no token holds a seal: a key with a certificate whose subject has a VKN or TCKN");
         }
+        let metrics = Metrics::new()?;
+        let gate = Gate::new(&config.limits);
         let pipeline = Arc::new(Pipeline {
-            gate: Gate::new(&config.limits),
+            door: Door::new(
+                Arc::clone(&gate),
+                &config.limits,
+                Watch::default().look(&pool),
+                metrics.door(),
+            ),
+            gate,
+            answers: Idempotency::new(Box::new(Memory::new(&config.idempotency))),
             seals: ArcSwap::from_pointee(seals),
             pool,
             compute: Compute::new(config.sealing.digest_threads).map_err(StartError::Threads)?,
-            metrics: Metrics::new()?,
-            limits: xades_limits(&config),
-            forms: Forms::new(&config),
-            unnamed_sealer: config.sealing.unnamed_sealer,
+            metrics,
+            large: Large::new(&config).map_err(StartError::Spool)?,
+            rules: ArcSwap::from_pointee(Rules::new(&config)),
             tokens_hash: config.tokens.iter().any(|t| t.rsa_mechanism == RsaMechanism::ShaPkcs),
         });
         Ok(Self {
             pipeline,
             server,
             admin,
-            drain_timeout: config.server.drain_timeout,
+            config,
         })
     }
 
@@ -116,20 +129,23 @@ impl Appliance {
         self.pipeline.seals.load().len()
     }
 
-    /// Serves until `stop` is ready; then admits nothing more, answers everything admitted, and returns. What is not
+    /// Serves until `stop` is ready, and takes over what changes in the file `source`; then admits nothing more, answers everything admitted, and returns. What is not
     /// answered within the drain time-out is given up.
     ///
     /// # Errors
     /// Where the transport fails.
-    pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), ServeError> {
+    pub async fn run(self, stop: impl Future<Output = ()>, source: &Path) -> Result<(), ServeError> {
         let Self {
             pipeline,
             server,
             admin,
-            drain_timeout,
+            config,
         } = self;
+        let drain_timeout = config.server.drain_timeout;
         let health = server.health();
         let (end, admin_end) = (CancellationToken::new(), CancellationToken::new());
+        let reloader = Reloader::new(source.to_owned(), config, Arc::clone(&pipeline), server.live());
+        tokio::spawn(reload::watch(reloader, end.clone()).map_err(ServeError::Signals)?);
         let readiness = tokio::spawn(watch_readiness(Arc::clone(&pipeline), health.clone(), end.clone()));
         let admin = tokio::spawn(admin.serve(Arc::clone(&pipeline), admin_end.clone().cancelled_owned()));
         let mut serving = tokio::spawn(server.serve(Arc::clone(&pipeline), end.clone().cancelled_owned()));
@@ -177,9 +193,10 @@ fn flatten(ended: Result<Result<(), ServeError>, tokio::task::JoinError>) -> Res
 }
 
 async fn watch_readiness(pipeline: Arc<Pipeline>, health: Health, end: CancellationToken) {
-    let mut last = None;
+    let (mut last, mut pace) = (None, Watch::default());
     while !end.is_cancelled() {
         let ready = pipeline.readiness();
+        pipeline.door.set_pace(pace.look(&pipeline.pool));
         if last != Some(ready.is_ok()) {
             health.set(ready.is_ok()).await;
             match ready {
@@ -193,12 +210,4 @@ async fn watch_readiness(pipeline: Arc<Pipeline>, health: Health, end: Cancellat
             () = end.cancelled() => {}
         }
     }
-}
-
-fn xades_limits(config: &Config) -> xades::Limits {
-    let mut limits = xades::Limits::default();
-    limits.bytes = config.limits.document.as_u64();
-    limits.depth = config.limits.depth;
-    limits.attributes = config.limits.attributes;
-    limits
 }

@@ -6,6 +6,8 @@ use std::time::Duration;
 use muhurdar_pool::SignError;
 use muhurdar_xades as xades;
 
+use crate::admission::Bound;
+
 /// When to come back after a refusal for load.
 pub(crate) const SOON: Duration = Duration::from_millis(250);
 /// When to come back after a token's failure, where the pool does not say.
@@ -48,15 +50,25 @@ pub enum Refusal {
     #[error("{0}")]
     Access(String),
     /// Too much is admitted and unanswered already.
-    #[error("the service is at its limit of {limit}; try again in a moment")]
+    #[error("the service has reached {limit}; try again in {retry_after:?}")]
     Overloaded {
         /// Which limit, with its value.
         limit: String,
         /// When to try again.
         retry_after: Duration,
     },
+    /// The caller has reached a limit of its own.
+    #[error("the client has reached its quota of {limit}; try again in {retry_after:?}")]
+    Quota {
+        /// Which bound.
+        bound: Bound,
+        /// Its value.
+        limit: String,
+        /// When to try again.
+        retry_after: Duration,
+    },
     /// The caller's deadline cannot be met, or has passed.
-    #[error("the deadline passed {0}")]
+    #[error("the deadline {0}")]
     Deadline(&'static str),
     /// No token can sign now.
     #[error("{message}")]
@@ -96,6 +108,7 @@ impl Refusal {
             Self::Request { .. } => "REQUEST",
             Self::Access(_) => "ACCESS",
             Self::Overloaded { .. } => "OVERLOADED",
+            Self::Quota { .. } => "QUOTA",
             Self::Deadline(_) => "DEADLINE",
             Self::TokenUnavailable { .. } => "TOKEN_UNAVAILABLE",
             Self::Draining => "DRAINING",
@@ -109,9 +122,9 @@ impl From<SignError> for Refusal {
     fn from(error: SignError) -> Self {
         let message = error.to_string();
         match error {
-            SignError::Deadline => Self::Deadline("before a token could sign"),
+            SignError::Deadline => Self::Deadline("passed before a token could sign"),
             SignError::Overloaded { limit } => Self::Overloaded {
-                limit: format!("{limit} documents waiting for a token"),
+                limit: format!("its limit of {limit} documents waiting for a token"),
                 retry_after: SOON,
             },
             SignError::Unavailable { retry_after, .. } => Self::TokenUnavailable {

@@ -14,7 +14,7 @@ use prometheus::{
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
 use crate::{
-    admission::Gate,
+    admission::{Door, Gate, Meters},
     config::{Log, LogFormat},
     refusal::Refusal,
     seals::Seals,
@@ -62,6 +62,20 @@ const DOCUMENTS: [(DocumentType, &str); 9] = [
 /// The `document` label where nobody knows.
 const UNKNOWN: &str = "unknown";
 
+/// How a reload ended.
+#[derive(Debug, Clone, Copy)]
+#[repr(usize)]
+pub enum Reload {
+    /// The new configuration holds.
+    TakenOver,
+    /// It is the old one.
+    Unchanged,
+    /// Something is wrong with it.
+    Refused,
+}
+
+const RELOADS: [&str; 3] = ["taken_over", "unchanged", "refused"];
+
 /// The service's metrics.
 #[derive(Debug)]
 pub struct Metrics {
@@ -69,6 +83,8 @@ pub struct Metrics {
     /// In the order of [`DOCUMENTS`].
     sealed: [IntCounter; DOCUMENTS.len()],
     seals: IntCounterVec,
+    answered_again: IntCounter,
+    reloads: [IntCounter; RELOADS.len()],
     stages: [Histogram; STAGES.len()],
     wrong_signatures: IntCounter,
     in_flight: IntGauge,
@@ -81,6 +97,7 @@ pub struct Metrics {
     lane_cap: IntGaugeVec,
     token_ready: IntGaugeVec,
     expiry_days: GaugeVec,
+    door: Arc<Meters>,
 }
 
 impl Metrics {
@@ -105,12 +122,27 @@ impl Metrics {
                 &["stage"],
             )?,
         )?;
+        let reloads = register(
+            &registry,
+            IntCounterVec::new(
+                Opts::new("muhurdar_reloads_total", "Times that the configuration was read again"),
+                &["outcome"],
+            )?,
+        )?;
         let gauge = |name: &str, help: &str| register(&registry, IntGauge::new(name, help)?);
         let gauges = |name: &str, help: &str, labels: &[&str]| {
             register(&registry, IntGaugeVec::new(Opts::new(name, help), labels)?)
         };
         let metrics = Self {
             sealed: DOCUMENTS.map(|(_, label)| seals.with_label_values(&["sealed", label])),
+            answered_again: register(
+                &registry,
+                IntCounter::new(
+                    "muhurdar_answered_again_total",
+                    "Requests answered with what their idempotency key was answered before",
+                )?,
+            )?,
+            reloads: RELOADS.map(|outcome| reloads.with_label_values(&[outcome])),
             stages: STAGES.map(|(_, name)| stages.with_label_values(&[name])),
             wrong_signatures: register(
                 &registry,
@@ -157,6 +189,7 @@ impl Metrics {
                     &["which"],
                 )?,
             )?,
+            door: Arc::new(Meters::register(&registry)?),
             seals,
             registry,
         };
@@ -182,12 +215,26 @@ impl Metrics {
         }
     }
 
+    pub(crate) fn reloaded(&self, outcome: Reload) {
+        self.reloads[outcome as usize].inc();
+    }
+
+    /// An answer that was given before.
+    pub(crate) fn answered_again(&self) {
+        self.answered_again.inc();
+    }
+
     pub(crate) fn refused(&self, refusal: &Refusal, expected: Option<DocumentType>) {
         let known = DOCUMENTS.iter().find(|(known, _)| Some(*known) == expected);
         let document = known.map_or(UNKNOWN, |(_, label)| label);
         self.seals
             .with_label_values(&[refusal.reason().unwrap_or("UNAUTHENTICATED"), document])
             .inc();
+    }
+
+    /// The door's own.
+    pub(crate) fn door(&self) -> Arc<Meters> {
+        Arc::clone(&self.door)
     }
 
     pub(crate) fn wrong_signature(&self) {
@@ -203,9 +250,10 @@ impl Metrics {
 
     /// The text exposition, with the gauges as they are now.
     #[must_use]
-    pub fn expose(&self, gate: &Gate, pool: &Pool, seals: &Seals) -> String {
+    pub fn expose(&self, gate: &Gate, door: &Door, pool: &Pool, seals: &Seals) -> String {
         self.in_flight.set(gauge_value(gate.in_flight() as u64));
         self.in_flight_bytes.set(gauge_value(gate.in_flight_bytes()));
+        door.observe();
         self.cpu.set(cpu_seconds());
         self.observe_pool(pool);
         let now = jiff::Timestamp::now();

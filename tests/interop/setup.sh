@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Makes ready the verifiers that Debian does not package: signxml (PyPI) in target/interop-venv, xml-sec (crates.io) in
-# target/interop-xml-sec. Does nothing where they are ready.
+# Makes ready what other people wrote and Debian does not package: signxml and grpcio (PyPI) in target/interop-venv, xml-sec
+# (crates.io) in target/interop-xml-sec, @grpc/grpc-js (npm) in target/interop-node. Does nothing where they are ready.
 # usage: tests/interop/setup.sh
-# needs: python3 with venv, cargo, PyPI and crates.io. The JDK's verifier needs no more than a JDK
+# needs: python3 with venv, cargo, node with npm, PyPI, crates.io and npm. The JDK's verifier needs no more than a JDK
 #        (apt-get install default-jdk-headless).
 set -eu
 cd "$(dirname "$0")/../.."
@@ -18,6 +18,33 @@ if ! [ -x "$venv/bin/python" ] || [ "$(cat "$venv/installed" 2>/dev/null)" != "$
     say "cannot install signxml from PyPI; is the network there?"
   else
     echo "$want" >"$venv/installed"
+  fi
+fi
+
+# The foreign clients: beside the verifiers, so that these do without where those cannot be had.
+clients=tests/interop/clients
+want=$(cksum <$clients/requirements.txt)
+if [ -x "$venv/bin/pip" ] && [ "$(cat "$venv/grpc-ready" 2>/dev/null)" != "$want" ]; then
+  if "$venv/bin/pip" install --quiet --disable-pip-version-check --requirement $clients/requirements.txt; then
+    echo "$want" >"$venv/grpc-ready"
+  else
+    say "cannot install grpcio from PyPI; is the network there?"
+  fi
+fi
+
+node=target/interop-node
+if ! command -v npm >/dev/null 2>&1; then
+  say "there is no npm; apt-get install nodejs npm"
+elif ! cmp -s $clients/node/package-lock.json $node/package-lock.json || ! [ -d $node/node_modules ]; then
+  rm -rf "$node.new"
+  mkdir -p "$node.new"
+  cp $clients/node/package.json $clients/node/package-lock.json "$node.new"
+  if npm ci --prefix "$node.new" --no-audit --no-fund --loglevel=error >&2; then
+    rm -rf "$node"
+    mv "$node.new" "$node"
+  else
+    rm -rf "$node.new"
+    say "cannot install @grpc/grpc-js from npm; is the network there?"
   fi
 fi
 

@@ -2,15 +2,17 @@
 
 use std::{
     fs,
-    io::{BufRead as _, BufReader},
-    net::SocketAddr,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
     path::{Path, PathBuf},
-    process::{Child, ChildStdin, Command, ExitStatus, Stdio},
+    process::{Child, ChildStdin, Command, Stdio},
     sync::OnceLock,
     time::{Duration, Instant},
 };
 
 use tempfile::TempDir;
+
+use crate::{binary, certify, muhurdar, process::own_folder};
 
 /// Making keys takes most of it, on a machine that has other things to do.
 const START: Duration = Duration::from_secs(120);
@@ -39,6 +41,8 @@ rm -rf "$FOLDER"
 pub struct Builder {
     arguments: Vec<String>,
     edits: Vec<(String, String)>,
+    clients: Vec<(String, String)>,
+    hsm: Option<(usize, Duration)>,
 }
 
 impl Builder {
@@ -60,6 +64,21 @@ impl Builder {
     #[must_use]
     pub fn edit(mut self, from: &str, to: &str) -> Self {
         self.edits.push((from.to_owned(), to.to_owned()));
+        self
+    }
+
+    /// One more client, with a certificate of the appliance's CA, and these lines in its `[[client]]`.
+    #[must_use]
+    pub fn client(mut self, name: &str, lines: &str) -> Self {
+        self.clients.push((name.to_owned(), lines.to_owned()));
+        self
+    }
+
+    /// A distant HSM in place of the software token: so many engines, so long for each signature. [`Appliance::token`]
+    /// commands it.
+    #[must_use]
+    pub fn hsm(mut self, engines: usize, latency: Duration) -> Self {
+        self.hsm = Some((engines, latency));
         self
     }
 
@@ -88,6 +107,14 @@ impl Builder {
         for (from, to) in self.edits {
             assert_eq!(config.matches(&from).count(), 1, "{from:?} in muhurdar.toml:\n{config}");
             config = config.replace(&from, &to);
+        }
+        if let Some((engines, latency)) = self.hsm {
+            config = behind_a_distant_hsm(&config, &prepared.dir, engines, latency);
+        }
+        for (name, lines) in self.clients {
+            let identity = format!("uri:urn:muhurdar:client:{name}");
+            config += &format!("\n[[client]]\nname = \"{name}\"\nidentity = \"{identity}\"\n{lines}\n");
+            let _ = certify(&prepared.dir, &prepared.dir.join("clients"), &name);
         }
         fs::write(&path, config).expect("muhurdar.toml can be written");
         prepared
@@ -194,10 +221,58 @@ impl Appliance {
         self.admin.expect("an appliance is returned once it listens")
     }
 
+    /// Its process.
+    #[must_use]
+    pub fn pid(&self) -> &str {
+        &self.pid
+    }
+
     /// Everything it wrote so far.
     #[must_use]
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Commands its HSM ([`Builder::hsm`]), and returns what that says.
+    ///
+    /// # Panics
+    /// Where it does not obey.
+    pub fn token(&self, command: &str) -> String {
+        muhurdar_faulty_token::send(&self.dir.join("token.sock"), command)
+            .unwrap_or_else(|e| panic!("{command:?} to the token: {e}"))
+    }
+
+    /// Signatures that its HSM was asked for so far.
+    #[must_use]
+    pub fn signatures(&self) -> usize {
+        let said = self.token("stat");
+        let calls = said.split_whitespace().find_map(|word| word.strip_prefix("C_Sign="));
+        calls.map_or(0, |calls| calls.parse().expect("the module counts in numbers"))
+    }
+
+    /// The value of a metric, with its labels as they are written.
+    #[must_use]
+    pub fn metric(&self, name: &str) -> f64 {
+        let (_, metrics) = self.get("/metrics");
+        let line = metrics.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(' '));
+        line.and_then(|value| value.trim().parse().ok()).unwrap_or(0.0)
+    }
+
+    /// An HTTP GET on the admin listener: status line and body.
+    ///
+    /// # Panics
+    /// Where nobody answers.
+    #[must_use]
+    pub fn get(&self, path: &str) -> (String, String) {
+        let mut stream = TcpStream::connect(self.admin_address()).expect("the admin listener takes connections");
+        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        let mut answer = String::new();
+        stream
+            .write_all(request.as_bytes())
+            .and_then(|()| stream.read_to_string(&mut answer))
+            .expect("the admin listener answers");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("HTTP has a head and a body");
+        (head.lines().next().unwrap_or_default().to_owned(), body.to_owned())
     }
 
     /// Sends it a signal, such as `TERM`.
@@ -261,77 +336,41 @@ impl Drop for Appliance {
     }
 }
 
+/// The configuration with the module that misbehaves on command before its own one.
+fn behind_a_distant_hsm(config: &str, dir: &Path, engines: usize, latency: Duration) -> String {
+    let library = own_folder().join("deps/libmuhurdar_faulty_token.so");
+    assert!(
+        library.exists(),
+        "{}: cargo builds it with these tests",
+        library.display()
+    );
+    let mut out = String::new();
+    for line in config.lines() {
+        let (key, value) = line.split_once(" = ").unwrap_or((line, ""));
+        let line = match key {
+            "module" => format!("module = {:?}", library.display().to_string()),
+            "sessions" => format!("sessions = {engines}"),
+            "environment" => {
+                let module = config.lines().find_map(|l| l.strip_prefix("module = "));
+                format!(
+                    "environment = {{ FAULTY_TOKEN_MODULE = {}, FAULTY_TOKEN_CONTROL = {:?}, FAULTY_TOKEN_START = {:?}, {}",
+                    module.expect("dev writes it").trim(),
+                    dir.join("token.sock").display().to_string(),
+                    format!("engines {engines};latency {}", latency.as_micros()),
+                    value.trim_start_matches("{ "),
+                )
+            }
+            _ => line.to_owned(),
+        };
+        out += &line;
+        out.push('\n');
+    }
+    out
+}
+
 /// The address that follows a text, once its line is whole.
 fn after(log: &str, text: &str) -> Option<SocketAddr> {
     let (_, rest) = log.split_once(text)?;
     let (line, _) = rest.split_once('\n')?;
     line.split('/').next()?.trim().parse().ok()
-}
-
-/// What a command said, and how it ended.
-#[derive(Debug)]
-pub struct Output {
-    /// How it ended.
-    pub status: ExitStatus,
-    /// Standard output, then standard error.
-    pub text: String,
-}
-
-impl Output {
-    /// Runs a command to its end.
-    #[must_use]
-    pub fn of(command: &mut Command) -> Self {
-        let output = command.stdin(Stdio::null()).output();
-        let output = output.unwrap_or_else(|e| panic!("{}: {e}", command.get_program().display()));
-        let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-        Self {
-            status: output.status,
-            text,
-        }
-    }
-}
-
-/// `muhurdar` with these arguments.
-#[must_use]
-pub fn muhurdar(arguments: &[&str]) -> Output {
-    Output::of(Command::new(binary("muhurdar")).args(arguments))
-}
-
-/// A binary of this workspace, built: the one named by `MUHURDAR_BIN` (`MUHURDAR_LOADTEST_BIN`), else by cargo, in the
-/// profile of the tests.
-#[must_use]
-pub fn binary(name: &str) -> PathBuf {
-    let variable = format!("{}_BIN", name.to_uppercase().replace('-', "_"));
-    if let Some(path) = std::env::var_os(&variable) {
-        let path = PathBuf::from(path);
-        assert!(path.exists(), "{variable} names {}, which is not there", path.display());
-        return path;
-    }
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    let folder = BUILT.get_or_init(|| {
-        let own = std::env::current_exe().expect("a test knows its own path");
-        // target/<profile>/deps/<test>
-        let folder = own
-            .ancestors()
-            .nth(2)
-            .expect("tests lie in target/<profile>/deps")
-            .to_owned();
-        let mut cargo = Command::new(env!("CARGO"));
-        cargo.args([
-            "build",
-            "--locked",
-            "--package",
-            "muhurdar",
-            "--package",
-            "muhurdar-loadtest",
-            "--bins",
-        ]);
-        if folder.ends_with("release") {
-            cargo.arg("--release");
-        }
-        let output = Output::of(cargo.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/..")));
-        assert!(output.status.success(), "cargo build: {}", output.text);
-        folder
-    });
-    folder.join(name)
 }

@@ -21,7 +21,7 @@ pub fn shared(name: &str) -> Option<PathBuf> {
 }
 
 /// Says so where it is seen: the test runner keeps what a passing test prints, but not this.
-pub(crate) fn skipped(why: &str) {
+pub fn skipped(why: &str) {
     // A closed standard error is no reason to fail.
     drop(writeln!(std::io::stderr(), "SKIPPED: {why}"));
 }

@@ -10,10 +10,16 @@ mod appliance;
 mod client;
 mod data;
 mod documents;
+mod flood;
 mod oracle;
+mod pki;
+mod process;
 
-pub use appliance::{Appliance, Builder, Output, Prepared, binary, muhurdar};
+pub use appliance::{Appliance, Builder, Prepared};
 pub use client::{Branch, Refused, refused, refused_item};
-pub use data::{files, shared};
+pub use data::{files, shared, skipped};
 pub use documents::{EC, RSA, invoice, sealer_of};
+pub use flood::Flood;
 pub use oracle::{Python, invalid, xmlsec1};
+pub use pki::{certify, renew_server, revoke};
+pub use process::{Output, binary, muhurdar};

@@ -2,27 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use std::{
-    collections::BTreeSet,
-    io::{Read as _, Write as _},
-    net::TcpStream,
-    path::Path,
-};
+use std::{collections::BTreeSet, path::Path};
 
 use muhurdar_tests::{Appliance, Branch, RSA, invoice, muhurdar};
 
-/// An HTTP GET on the admin listener: status line and body.
 fn get(path: &str) -> (String, String) {
-    let mut stream = TcpStream::connect(Appliance::shared().admin_address()).unwrap();
-    write!(
-        stream,
-        "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-    )
-    .unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    (head.lines().next().unwrap().to_owned(), body.to_owned())
+    Appliance::shared().get(path)
 }
 
 #[test]

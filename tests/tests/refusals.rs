@@ -2,14 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use std::{fs, path::Path, sync::OnceLock};
+use std::{fs, sync::OnceLock};
 
 use muhurdar_proto::seal::v1::{
     DocumentType, GetSealRequest, ListSealsRequest, SealBatchRequest, SealRequest, SealStreamRequest,
     seal_batch_result::Outcome as BatchOutcome, seal_response::Result as Body, seal_stream_response::Outcome,
 };
 use muhurdar_tests::{
-    Appliance, Branch, Builder, EC, Output, RSA, Refused, files, invoice, refused, refused_item, shared,
+    Appliance, Branch, Builder, EC, Output, RSA, Refused, certify, files, invoice, refused, refused_item, shared,
 };
 use prost::Message as _;
 use tonic::Code;
@@ -258,7 +258,7 @@ async fn a_certificate_of_another_authority_does_not_get_in() {
 #[tokio::test]
 async fn a_certified_stranger_is_denied() {
     let folder = tempfile::tempdir().unwrap();
-    let (certificate, key) = certify(folder.path(), "stranger");
+    let (certificate, key) = certify(appliance().dir(), folder.path(), "stranger");
     let mut client = Branch::nobody(appliance()).with(&certificate, &key).connect().await;
     let status = client.seal(Branch::request(RSA, invoice(RSA, ""))).await.unwrap_err();
     is(&refused(&status), Code::PermissionDenied, "ACCESS");
@@ -447,37 +447,4 @@ async fn no_refusal_repeats_the_document() {
         assert!(fault || !told.contains(SECRET), "{refused:?}");
     }
     assert!(!appliance().log().contains(SECRET), "nor does the log");
-}
-
-/// A client certificate of the appliance's own CA, for a name that its configuration does not know, by openssl.
-fn certify(folder: &Path, name: &str) -> (std::path::PathBuf, std::path::PathBuf) {
-    let (certificate, key) = (folder.join("client.crt"), folder.join("client.key"));
-    let mut openssl = std::process::Command::new("openssl");
-    openssl.args([
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:P-256",
-        "-nodes",
-        "-days",
-        "2",
-    ]);
-    openssl.args([
-        "-subj",
-        &format!("/CN={name}"),
-        "-addext",
-        "extendedKeyUsage=clientAuth",
-    ]);
-    openssl.args(["-addext", &format!("subjectAltName=URI:urn:muhurdar:client:{name}")]);
-    openssl.args(["-addext", "basicConstraints=critical,CA:FALSE"]);
-    openssl
-        .arg("-CA")
-        .arg(appliance().dir().join("ca.crt"))
-        .arg("-CAkey")
-        .arg(appliance().dir().join("ca.key"));
-    let output = Output::of(openssl.arg("-keyout").arg(&key).arg("-out").arg(&certificate));
-    assert!(output.status.success(), "openssl: {}", output.text);
-    (certificate, key)
 }

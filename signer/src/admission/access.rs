@@ -5,8 +5,9 @@ use std::{
     sync::Arc,
 };
 
+use super::quota::Quota;
 use crate::{
-    config::{Call, Client},
+    config::{Call, Client, Priority},
     refusal::Refusal,
 };
 
@@ -17,6 +18,9 @@ pub struct Caller {
     pub name: Arc<str>,
     calls: Vec<Call>,
     taxpayers: Taxpayers,
+    priorities: Vec<Priority>,
+    weight: u64,
+    quota: Quota,
 }
 
 #[derive(Debug)]
@@ -45,6 +49,29 @@ impl Caller {
         )))
     }
 
+    /// May its documents be so urgent?
+    ///
+    /// # Errors
+    /// ACCESS where not.
+    pub fn may_be(&self, priority: Priority) -> Result<(), Refusal> {
+        if self.priorities.contains(&priority) {
+            return Ok(());
+        }
+        Err(Refusal::Access(format!(
+            "client {} may not ask for priority \"{}\"; its `priorities` in the configuration name those it may",
+            self.name,
+            priority.name()
+        )))
+    }
+
+    pub(super) fn weight(&self) -> u64 {
+        self.weight
+    }
+
+    pub(super) fn quota(&self) -> &Quota {
+        &self.quota
+    }
+
     /// May it use this taxpayer's seal?
     #[must_use]
     pub fn may_use(&self, taxpayer: &str) -> bool {
@@ -65,6 +92,13 @@ impl Access {
     /// Indexes the configured clients.
     #[must_use]
     pub fn new(clients: &[Client]) -> Self {
+        Self::after(&Self::default(), clients)
+    }
+
+    /// Indexes the clients of a new configuration; who was there before keeps what it has used of its quota.
+    #[must_use]
+    pub fn after(before: &Self, clients: &[Client]) -> Self {
+        let known: HashMap<&str, &Caller> = before.by_identity.values().map(|c| (&*c.name, &**c)).collect();
         let by_identity = clients.iter().map(|client| {
             let taxpayers = if client.taxpayers.iter().any(|t| t == "*") {
                 Taxpayers::All
@@ -75,12 +109,24 @@ impl Access {
                 name: client.name.as_str().into(),
                 calls: client.calls.clone(),
                 taxpayers,
+                priorities: client.priorities.clone(),
+                weight: u64::from(client.weight),
+                quota: Quota::new(client.quota, known.get(client.name.as_str()).map(|c| &c.quota)),
             };
             (client.identity.clone(), Arc::new(caller))
         });
         Self {
             by_identity: by_identity.collect(),
         }
+    }
+
+    /// What somebody's connections are counted by: the name of the client that a certificate's names belong to, else the first
+    /// of them; empty without a certificate.
+    #[must_use]
+    pub fn identity(&self, names: Option<&[String]>) -> String {
+        let names = names.unwrap_or_default();
+        let known = names.iter().find_map(|name| self.by_identity.get(name));
+        known.map_or_else(|| names.first().cloned().unwrap_or_default(), |c| c.name.to_string())
     }
 
     /// The client that a certificate's names belong to.
@@ -112,6 +158,9 @@ mod tests {
             identity: "uri:urn:muhurdar:client:branch-1".to_owned(),
             taxpayers: vec!["1234567890".to_owned()],
             calls: vec![Call::Seal],
+            priorities: vec![Priority::Normal],
+            weight: 1,
+            quota: crate::config::Quota::default(),
             form: crate::config::Form::default(),
         }])
     }
@@ -142,5 +191,6 @@ mod tests {
             .unwrap();
         assert!(caller.may_use("1234567890") && !caller.may_use("1234567891"));
         assert!(caller.may(Call::Seal).is_ok() && caller.may(Call::List).is_err());
+        assert!(caller.may_be(Priority::Normal).is_ok() && caller.may_be(Priority::Interactive).is_err());
     }
 }

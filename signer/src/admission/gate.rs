@@ -24,14 +24,15 @@ pub struct Gate {
     closed: AtomicBool,
     closing: CancellationToken,
     emptied: Notify,
-    max_documents: usize,
-    max_bytes: u64,
-    timeout: Duration,
+    max_documents: AtomicUsize,
+    max_bytes: AtomicU64,
+    /// Nanoseconds.
+    timeout: AtomicU64,
 }
 
 /// A request's share of the limits; given back when it is dropped.
 #[derive(Debug)]
-pub struct Admitted {
+pub struct Place {
     gate: Arc<Gate>,
     bytes: u64,
     /// When the answer is worth nothing any more.
@@ -48,28 +49,36 @@ impl Gate {
             closed: AtomicBool::new(false),
             closing: CancellationToken::new(),
             emptied: Notify::new(),
-            max_documents: limits.in_flight,
-            max_bytes: limits.in_flight_bytes.as_u64(),
-            timeout: limits.request_timeout,
+            max_documents: AtomicUsize::new(limits.in_flight),
+            max_bytes: AtomicU64::new(limits.in_flight_bytes.as_u64()),
+            timeout: AtomicU64::new(nanoseconds(limits.request_timeout)),
         })
+    }
+
+    /// Takes over the limits of a new configuration.
+    pub fn reconfigure(&self, limits: &Limits) {
+        self.max_documents.store(limits.in_flight, Ordering::Relaxed);
+        self.max_bytes.store(limits.in_flight_bytes.as_u64(), Ordering::Relaxed);
+        self.timeout
+            .store(nanoseconds(limits.request_timeout), Ordering::Relaxed);
     }
 
     /// Admits a document of `bytes` bytes, to be answered by `deadline` (or the configured time-out).
     ///
     /// # Errors
     /// DRAINING after [`Gate::close`], DEADLINE where it has passed, OVERLOADED where a limit is reached.
-    pub fn admit(self: &Arc<Self>, bytes: usize, deadline: Option<Instant>) -> Result<Admitted, Refusal> {
+    pub fn admit(self: &Arc<Self>, bytes: usize, deadline: Option<Instant>) -> Result<Place, Refusal> {
         let now = Instant::now();
-        let latest = now + self.timeout;
+        let latest = now + Duration::from_nanos(self.timeout.load(Ordering::Relaxed));
         let deadline = deadline.map_or(latest, |d| d.min(latest));
         if deadline <= now {
-            return Err(Refusal::Deadline("before the document was looked at"));
+            return Err(Refusal::Deadline("passed before the document was looked at"));
         }
         let bytes = bytes as u64;
         // Counted before the door is looked at: `drained` then cannot miss a request that came in beside `close`.
         let documents = self.documents.fetch_add(1, Ordering::SeqCst);
         let held = self.bytes.fetch_add(bytes, Ordering::SeqCst);
-        let admitted = Admitted {
+        let admitted = Place {
             gate: Arc::clone(self),
             bytes,
             deadline,
@@ -77,11 +86,13 @@ impl Gate {
         if self.closed.load(Ordering::SeqCst) {
             return Err(Refusal::Draining);
         }
-        if documents >= self.max_documents {
-            return Err(overloaded(format!("{} documents in flight", self.max_documents)));
+        let most = self.max_documents.load(Ordering::Relaxed);
+        if documents >= most {
+            return Err(overloaded(format!("its limit of {most} documents in flight")));
         }
-        if held + bytes > self.max_bytes {
-            return Err(overloaded(format!("{} bytes in flight", self.max_bytes)));
+        let most = self.max_bytes.load(Ordering::Relaxed);
+        if held.saturating_add(bytes) > most {
+            return Err(overloaded(format!("its limit of {most} bytes in flight")));
         }
         Ok(admitted)
     }
@@ -129,13 +140,17 @@ impl Gate {
     }
 }
 
-impl Drop for Admitted {
+impl Drop for Place {
     fn drop(&mut self) {
         self.gate.bytes.fetch_sub(self.bytes, Ordering::SeqCst);
         if self.gate.documents.fetch_sub(1, Ordering::SeqCst) == 1 && self.gate.is_closed() {
             self.gate.emptied.notify_waiters();
         }
     }
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX / 2)
 }
 
 fn overloaded(limit: String) -> Refusal {

@@ -1,10 +1,185 @@
-//! Who comes in: access, limits, deadline, and the door that closes when the service drains.
+//! Who comes in, and when: access, limits, quotas, deadlines, whose turn it is, and the door that closes when the service
+//! drains.
 //!
-//! Comes in: who calls, for which taxpayer, with how many bytes. Goes out: an [`Admitted`] guard that holds the request's
-//! share of every limit until it is dropped, or a refusal. Knows nothing of documents, keys or tokens.
+//! Comes in: who calls, for which taxpayer, how urgently, with how many bytes. Goes out: an [`Admitted`] guard that holds the
+//! request's share of every limit until it is dropped, or a refusal. Knows nothing of documents, keys or tokens, but how
+//! many lanes there are to keep busy.
 
 mod access;
 mod gate;
+mod meters;
+mod queue;
+mod quota;
+mod schedule;
 
-pub use access::{Access, Caller};
-pub use gate::{Admitted, Gate};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+pub use self::{
+    access::{Access, Caller},
+    gate::{Gate, Place},
+    meters::Meters,
+    queue::Pace,
+    quota::Bound,
+};
+use self::{
+    queue::{AHEAD_MOST, Queue, Ticket},
+    quota::Share,
+    schedule::{Ask, SIGNATURE},
+};
+use crate::{
+    config::{Limits, Priority},
+    refusal::Refusal,
+};
+
+/// How many of one priority a more urgent one may overtake on its way to a lane: as many as can wait there, and not so many
+/// that anybody would wait for long.
+const LEAD: u64 = AHEAD_MOST as u64;
+
+/// What a request brings to the door.
+#[derive(Debug, Clone, Copy)]
+pub struct Errand {
+    /// How urgent it is.
+    pub priority: Priority,
+    /// Bytes that it holds in memory until it is answered.
+    pub bytes: usize,
+    /// When the answer is worth nothing any more, where the caller says so.
+    pub deadline: Option<Instant>,
+}
+
+/// The one way in.
+#[derive(Debug)]
+pub struct Door {
+    gate: Arc<Gate>,
+    queue: Arc<Queue>,
+    meters: Arc<Meters>,
+}
+
+/// A request's share of the limits; given back when it is dropped.
+#[derive(Debug)]
+pub struct Admitted {
+    /// When the answer is worth nothing any more.
+    pub deadline: Instant,
+    /// Its turn before a lane: less goes first.
+    pub turn: u64,
+    ticket: Option<Ticket>,
+    _visit: Visit,
+}
+
+/// A share of the limits, without a turn.
+#[derive(Debug)]
+pub struct Visit {
+    place: Place,
+    #[allow(dead_code, reason = "held for what dropping it gives back")]
+    share: Share,
+}
+
+impl Admitted {
+    /// The token has done its work for this request: it is the next one's turn.
+    pub fn signed(&mut self) {
+        self.ticket = None;
+    }
+}
+
+impl Door {
+    /// A door with the configured limits, in front of lanes that sign so fast.
+    #[must_use]
+    pub fn new(gate: Arc<Gate>, limits: &Limits, pace: Pace, meters: Arc<Meters>) -> Self {
+        Self {
+            gate,
+            queue: Queue::new(limits, pace, Arc::clone(&meters)),
+            meters,
+        }
+    }
+
+    /// Lets a request in when it is its turn.
+    ///
+    /// # Errors
+    /// ACCESS where the caller may not be so urgent, QUOTA where it asks for more than its own, DRAINING, DEADLINE, OVERLOADED.
+    pub async fn admit(&self, caller: &Caller, errand: Errand) -> Result<Admitted, Refusal> {
+        let Visit { place, share } = self.enter(caller, errand)?;
+        let deadline = place.deadline;
+        let bytes = errand.bytes as u64;
+        self.wait_for_turn(caller, errand.priority, bytes, Visit { place, share }, deadline)
+            .await
+    }
+
+    /// Lets somebody in who has to prepare before it can take a turn.
+    ///
+    /// # Errors
+    /// As [`Door::admit`].
+    pub fn enter(&self, caller: &Caller, errand: Errand) -> Result<Visit, Refusal> {
+        caller.may_be(errand.priority)?;
+        let taken = self.gate.admit(errand.bytes, errand.deadline).and_then(|place| {
+            let soon = || self.queue.service_time();
+            let share = caller.quota().take(errand.bytes as u64, soon)?;
+            Ok(Visit { place, share })
+        });
+        taken.inspect_err(|refusal| self.meters.refused(errand.priority, refusal))
+    }
+
+    /// Waits for the turn of one who is in, and holds nothing in memory meanwhile.
+    ///
+    /// # Errors
+    /// DEADLINE, OVERLOADED.
+    pub async fn turn(
+        &self,
+        caller: &Caller,
+        visit: Visit,
+        priority: Priority,
+        deadline: Instant,
+    ) -> Result<Admitted, Refusal> {
+        self.wait_for_turn(caller, priority, 0, visit, deadline).await
+    }
+
+    async fn wait_for_turn(
+        &self,
+        caller: &Caller,
+        priority: Priority,
+        bytes: u64,
+        visit: Visit,
+        deadline: Instant,
+    ) -> Result<Admitted, Refusal> {
+        let ask = Ask {
+            client: Arc::clone(&caller.name),
+            weight: caller.weight(),
+            priority,
+            bytes,
+            cost: SIGNATURE.saturating_add(bytes),
+            deadline,
+        };
+        let ticket = self.queue.ticket(ask).await?;
+        Ok(Admitted {
+            deadline,
+            turn: ticket.number() + LEAD * priority as u64,
+            ticket: Some(ticket),
+            _visit: visit,
+        })
+    }
+
+    /// Takes over the limits of a new configuration.
+    pub fn reconfigure(&self, limits: &Limits) {
+        self.gate.reconfigure(limits);
+        self.queue.reconfigure(limits);
+    }
+
+    /// So fast can be signed now.
+    pub fn set_pace(&self, pace: Pace) {
+        self.queue.set_pace(pace);
+    }
+
+    /// Sets the gauges to what is true now.
+    pub fn observe(&self) {
+        for priority in Priority::ALL {
+            self.meters.depth(priority, self.queue.waiting(priority));
+        }
+    }
+
+    /// How long a document takes to be served, of late.
+    #[must_use]
+    pub fn service_time(&self) -> Duration {
+        self.queue.service_time()
+    }
+}

@@ -45,6 +45,14 @@ impl Failure {
         }
     }
 
+    pub(super) fn code(&self) -> u8 {
+        self.code
+    }
+
+    pub(super) fn message(&self) -> &str {
+        &self.message
+    }
+
     /// An I/O error at a path or address, with the code that its kind deserves.
     pub(super) fn io(what: impl fmt::Display, error: &std::io::Error) -> Self {
         let code = match error.kind() {

@@ -1,6 +1,6 @@
 //! `muhurdar serve`: the service.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use muhurdar_pool::OpenError;
@@ -24,12 +24,18 @@ pub(super) struct Serve {
 impl Serve {
     pub(super) fn run(&self) -> Result<(), Failure> {
         let config = Config::load(&self.config).map_err(Failure::usage)?;
-        serve(config, "info", |_| {})
+        serve(config, &self.config, "info", |_| {})
     }
 }
 
 /// Serves until SIGTERM or SIGINT. `ready` is called once, when everything listens.
-pub(super) fn serve(config: Config, log_filter: &str, ready: impl FnOnce(&Appliance)) -> Result<(), Failure> {
+/// The configuration was read from `source`, which is read again when it changes.
+pub(super) fn serve(
+    config: Config,
+    source: &Path,
+    log_filter: &str,
+    ready: impl FnOnce(&Appliance),
+) -> Result<(), Failure> {
     telemetry::start_log(&config.log, log_filter).map_err(Failure::usage)?;
     telemetry::quiet_panics();
     // Before the runtime, since a process environment may only change while there is one thread.
@@ -45,7 +51,7 @@ pub(super) fn serve(config: Config, log_filter: &str, ready: impl FnOnce(&Applia
             .map_err(|e| Failure::io("admin listener", &e))?;
         tracing::info!(%address, %admin, taxpayers = appliance.taxpayers(), "serving");
         ready(&appliance);
-        appliance.run(stop).await.map_err(Failure::unavailable)
+        appliance.run(stop, source).await.map_err(Failure::unavailable)
     });
     // What still runs is given up: everything that was admitted has been answered, or its time is over.
     runtime.shutdown_background();
@@ -61,9 +67,10 @@ fn start_failure(error: &StartError) -> Failure {
             std::io::ErrorKind::PermissionDenied => Failure::new(exit::PERMISSION, error),
             _ => Failure::unavailable(error),
         },
-        StartError::Serve(ServeError::Tls(_)) | StartError::Tokens(_) | StartError::Certificates(_) => {
-            Failure::usage(error)
-        }
+        StartError::Serve(ServeError::Tls(_))
+        | StartError::Tokens(_)
+        | StartError::Certificates(_)
+        | StartError::Spool(_) => Failure::usage(error),
         // A supervisor that starts the service again and again must not spend the PIN's tries: the unit lists this code.
         StartError::Pool(OpenError::Latched { .. } | OpenError::Pin { .. }) => Failure::new(exit::PERMISSION, error),
         _ => Failure::unavailable(error),

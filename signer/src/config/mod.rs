@@ -4,12 +4,13 @@
 //! own folder) and whose limits are in range. Secrets are never inline: they come by file, environment or systemd
 //! credential, and this module only says where from.
 
+mod client;
 mod form;
+mod token;
 mod validate;
 
 use std::{
     collections::BTreeMap,
-    env,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
@@ -19,10 +20,14 @@ use bytesize::ByteSize;
 use jiff::SignedDuration;
 use serde::Deserialize;
 
-pub use self::form::Form;
+pub use self::{
+    client::{Call, Client, Priority, Quota},
+    form::Form,
+    token::{InitArgs, Isolation, RsaMechanism, Token},
+};
 
 /// Everything that the service is told.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// Where to listen, and with which certificate.
@@ -42,18 +47,24 @@ pub struct Config {
     /// Who may call.
     #[serde(default, rename = "client")]
     pub clients: Vec<Client>,
+    /// How long answers are remembered by their idempotency keys.
+    #[serde(default)]
+    pub idempotency: Idempotency,
     /// What is written about the work.
     #[serde(default)]
     pub log: Log,
 }
 
 /// `[server]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Server {
     /// Address of the gRPC listener.
     #[serde(default = "default_listen")]
     pub listen: SocketAddr,
+    /// A Unix socket that serves gRPC without TLS: callers are known by their user (`identity = "uid:…"`), which the kernel
+    /// vouches for.
+    pub unix_socket: Option<PathBuf>,
     /// Address of the metrics and health listener; plain HTTP, so keep it on loopback or a management network.
     #[serde(default = "default_admin_listen")]
     pub admin_listen: SocketAddr,
@@ -61,6 +72,9 @@ pub struct Server {
     pub tls: Tls,
     /// Folder that outlives the process: the PIN latches. Without it they end with the process.
     pub state_dir: Option<PathBuf>,
+    /// Folder where documents of `SealLarge` wait for their seal, encrypted and without a name; the system's temporary folder
+    /// where nothing is said. Room for `limits.large_in_flight` of `limits.large_document`.
+    pub spool_dir: Option<PathBuf>,
     /// How long everything admitted may take to be answered after SIGTERM.
     #[serde(default = "default_drain_timeout", deserialize_with = "duration")]
     pub drain_timeout: Duration,
@@ -70,10 +84,13 @@ pub struct Server {
     /// Connections at a time; one more is closed unread.
     #[serde(default = "default_max_connections")]
     pub max_connections: usize,
+    /// Of them, those of one client; callers without a certificate count as one.
+    #[serde(default = "default_max_connections_per_client")]
+    pub max_connections_per_client: usize,
 }
 
 /// `[server.tls]`: PEM files.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tls {
     /// The server's certificate, followed by its intermediates.
@@ -82,13 +99,15 @@ pub struct Tls {
     pub key: PathBuf,
     /// The authorities that client certificates must chain to.
     pub client_ca: PathBuf,
+    /// Revoked client certificates: one or more lists (PEM), or one in DER.
+    pub crl: Option<PathBuf>,
     /// Also accept TLS 1.2, for clients that know nothing newer.
     #[serde(default)]
     pub allow_tls12: bool,
 }
 
 /// `[limits]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
     /// Size of a document.
@@ -101,6 +120,19 @@ pub struct Limits {
     pub in_flight: usize,
     /// Their size together.
     pub in_flight_bytes: ByteSize,
+    /// Documents, of those in flight, that may wait for their turn.
+    pub queue: usize,
+    /// Their size together.
+    pub queue_bytes: ByteSize,
+    /// Percent of the work and of the queue that is kept for `BULK` while more urgent work waits.
+    pub bulk_percent: u64,
+    /// Size of a document in `SealLarge`.
+    pub large_document: ByteSize,
+    /// Calls of `SealLarge` at a time.
+    pub large_in_flight: usize,
+    /// Longest time that one may take.
+    #[serde(deserialize_with = "duration")]
+    pub large_timeout: Duration,
     /// Items of one `SealBatch`.
     pub batch_items: usize,
     /// Documents of one `SealStream` that may be unanswered at a time; beyond it the stream is not read.
@@ -118,6 +150,12 @@ impl Default for Limits {
             attributes: 256,
             in_flight: 4096,
             in_flight_bytes: ByteSize::mib(256),
+            queue: 1024,
+            queue_bytes: ByteSize::mib(128),
+            bulk_percent: 10,
+            large_document: ByteSize::mib(256),
+            large_in_flight: 4,
+            large_timeout: Duration::from_secs(600),
             batch_items: 256,
             stream_in_flight: 256,
             request_timeout: Duration::from_secs(30),
@@ -126,7 +164,7 @@ impl Default for Limits {
 }
 
 /// `[sealing]`
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Sealing {
     /// May a document be sealed that names no sealer at all?
@@ -150,130 +188,39 @@ pub enum UnnamedSealer {
     Allow,
 }
 
-/// `[[token]]`: one slot of a PKCS#11 module.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Token {
-    /// Its name in metrics, logs and receipts.
-    pub name: String,
-    /// The PKCS#11 library.
-    pub module: PathBuf,
-    /// Select the slot by its token's label …
-    pub label: Option<String>,
-    /// … or serial number …
-    pub serial: Option<String>,
-    /// … or slot id.
-    pub slot: Option<u64>,
-    /// The user PIN: a file holding nothing else (a trailing newline is dropped) …
-    pub pin_file: Option<PathBuf>,
-    /// … or an environment variable …
-    pub pin_env: Option<String>,
-    /// … or a systemd credential.
-    pub pin_credential: Option<String>,
-    /// Sessions that sign.
-    #[serde(default = "default_sessions")]
-    pub sessions: usize,
-    /// Signing engines of the HSM, where known: more sessions than engines gain nothing and cost latency.
-    pub engines: Option<usize>,
-    /// What RSA keys sign with.
-    #[serde(default)]
-    pub rsa_mechanism: RsaMechanism,
-    /// One session for everything: smart cards whose driver knows no more.
-    #[serde(default)]
-    pub single_session: bool,
-    /// What `C_Initialize` is given.
-    #[serde(default)]
-    pub init_args: InitArgs,
-    /// Return values after which only a reinitialised module helps; without it the two of a lost secure channel.
-    pub module_fault_codes: Option<Vec<u64>>,
-    /// Where the module runs.
-    #[serde(default)]
-    pub isolation: Isolation,
-    /// Longest that one call may take before its session counts as lost.
-    #[serde(default, deserialize_with = "optional_duration")]
-    pub call_budget: Option<Duration>,
-    /// How long it may lie idle before a real signature keeps its channel alive; zero: never.
-    #[serde(default, deserialize_with = "optional_duration")]
-    pub heartbeat: Option<Duration>,
-    /// Environment of the module, such as SOFTHSM2_CONF. Set for the whole process before the module is loaded.
-    #[serde(default)]
-    pub environment: BTreeMap<String, String>,
-}
-
-/// What RSA keys sign with.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum RsaMechanism {
-    /// `CKM_RSA_PKCS` over a DigestInfo made here.
-    #[default]
-    Pkcs,
-    /// `CKM_SHA256_RSA_PKCS` and its kin, for tokens in FIPS mode that refuse raw RSA.
-    ShaPkcs,
-}
-
-/// What `C_Initialize` is given (PKCS#11 3.1, section 5.4).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum InitArgs {
-    /// `CKF_OS_LOCKING_OK`.
-    #[default]
-    OsLocking,
-    /// `NULL`: smart card drivers that know no threads.
-    None,
-}
-
-/// Where a module runs.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Isolation {
-    /// In this process.
-    #[default]
-    None,
-    /// In a child process, whose crash costs the requests on it and nothing else.
-    Process,
-}
-
 /// `[taxpayer."VKN"]`: what is particular to one taxpayer.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Taxpayer {
     /// How its seals are written, where its receivers want it otherwise.
     pub form: Form,
 }
 
-/// `[[client]]`: who may call, and for whom.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Client {
-    /// Its name in logs and receipts.
-    pub name: String,
-    /// How it is known from its certificate: `uri:…` or `dns:…` of the subject alternative names, or `cn:…`.
-    pub identity: String,
-    /// VKN or TCKN of the taxpayers whose seals it may use; `"*"` for all.
-    #[serde(default)]
-    pub taxpayers: Vec<String>,
-    /// What it may call.
-    #[serde(default = "default_calls")]
-    pub calls: Vec<Call>,
-    /// How seals are written that it asks for, where its receivers want them otherwise.
-    #[serde(default)]
-    pub form: Form,
+/// `[idempotency]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Idempotency {
+    /// How long an answer is remembered.
+    #[serde(deserialize_with = "duration")]
+    pub window: Duration,
+    /// Answers that are remembered; the oldest are forgotten first. 0: none.
+    pub entries: usize,
+    /// Their size together.
+    pub bytes: ByteSize,
 }
 
-/// A right of its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Call {
-    /// `Seal`, `SealStream`, `SealBatch`.
-    Seal,
-    /// `ListSeals`, `GetSeal`.
-    List,
-    /// `SealDigest`: a right of its own, since it signs what the appliance cannot see.
-    Digest,
+impl Default for Idempotency {
+    fn default() -> Self {
+        Self {
+            window: Duration::from_secs(600),
+            entries: 10_000,
+            bytes: ByteSize::mib(64),
+        }
+    }
 }
 
 /// `[log]`
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Log {
     /// Lines for people or for machines.
@@ -364,21 +311,19 @@ impl Config {
             .tokens
             .iter_mut()
             .flat_map(|t| t.pin_file.iter_mut().chain([&mut t.module]));
-        let folders = self.sealing.certificates.iter_mut().chain(&mut self.server.state_dir);
+        let paths = paths.chain(&mut tls.crl).chain(&mut self.server.unix_socket);
+        let folders = self
+            .sealing
+            .certificates
+            .iter_mut()
+            .chain(&mut self.server.state_dir)
+            .chain(&mut self.server.spool_dir);
         for path in paths.chain(folders).chain(tokens) {
             // A bare library name is left to the dynamic loader's search path.
             if path.components().count() > 1 || path.extension().is_none_or(|e| e != "so") {
                 *path = folder.join(&*path);
             }
         }
-    }
-}
-
-impl Token {
-    /// The file that a systemd credential names (`$CREDENTIALS_DIRECTORY/NAME`, systemd.exec(5)).
-    #[must_use]
-    pub fn credential_path(name: &str) -> Option<PathBuf> {
-        env::var_os("CREDENTIALS_DIRECTORY").map(|folder| Path::new(&folder).join(name))
     }
 }
 
@@ -417,12 +362,8 @@ fn default_max_connections() -> usize {
     4096
 }
 
-fn default_sessions() -> usize {
-    8
-}
-
-fn default_calls() -> Vec<Call> {
-    vec![Call::Seal, Call::List]
+fn default_max_connections_per_client() -> usize {
+    256
 }
 
 /// Port of the gRPC listener.

@@ -68,7 +68,18 @@ fn the_commented_example_is_a_configuration_and_names_every_key() {
     let config = Config::load(Path::new(path)).unwrap();
     let text = std::fs::read_to_string(path).unwrap();
     // What it leaves unsaid it shows in a comment, so that nobody has to read the source to learn of a key.
-    for key in ["serial", "slot", "pin_env", "pin_credential", "certificates", "engines"] {
+    let unsaid = [
+        "serial",
+        "slot",
+        "pin_env",
+        "pin_credential",
+        "certificates",
+        "engines",
+        "unix_socket",
+        "crl",
+        "spool_dir",
+    ];
+    for key in unsaid {
         assert!(text.contains(&format!("# {key} =")), "{key}");
     }
     let defaults = Limits::default();

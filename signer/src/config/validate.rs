@@ -64,13 +64,22 @@ impl Token {
 
 impl Client {
     fn validate(&self) -> Result<(), String> {
-        let known = ["uri:", "dns:", "cn:"]
+        let known = ["uri:", "dns:", "cn:", "uid:"]
             .iter()
             .any(|kind| self.identity.starts_with(kind));
         if !known {
             return Err(format!(
-                "client \"{}\": identity must begin with uri:, dns: or cn:, not \"{}\"",
+                "client \"{}\": identity must begin with uri:, dns:, cn: or uid:, not \"{}\"",
                 self.name, self.identity
+            ));
+        }
+        if !(1..=1000).contains(&self.weight) {
+            return Err(format!("client \"{}\": weight must be from 1 to 1000", self.name));
+        }
+        if self.quota.burst.is_some() && self.quota.documents_per_second.is_none() {
+            return Err(format!(
+                "client \"{}\": quota.burst goes with quota.documents_per_second",
+                self.name
             ));
         }
         let bad = self.taxpayers.iter().find(|t| *t != "*" && !is_taxpayer(t));
@@ -96,6 +105,21 @@ impl Limits {
                 self.document.as_u64(),
                 1 << 40,
             ),
+            ("queue", self.queue as u64, 1, self.in_flight as u64),
+            (
+                "queue_bytes",
+                self.queue_bytes.as_u64(),
+                self.document.as_u64(),
+                self.in_flight_bytes.as_u64(),
+            ),
+            (
+                "large_document",
+                self.large_document.as_u64(),
+                self.document.as_u64(),
+                1 << 36,
+            ),
+            ("large_in_flight", self.large_in_flight as u64, 1, 256),
+            ("bulk_percent", self.bulk_percent, 0, 50),
             ("batch_items", self.batch_items as u64, 1, 100_000),
             ("stream_in_flight", self.stream_in_flight as u64, 1, 100_000),
         ];

@@ -10,8 +10,8 @@ use uuid::Uuid;
 
 use super::{Attempts, Pipeline, Receipt, hash};
 use crate::{
-    admission::{Admitted, Caller},
-    config::Call,
+    admission::{Admitted, Caller, Errand},
+    config::{Call, Priority},
     refusal::Refusal,
 };
 
@@ -26,6 +26,8 @@ pub struct DigestRequest {
     pub document_type: Option<DocumentType>,
     /// What the caller says its identifier is, for the receipt.
     pub document_id: Option<String>,
+    /// How urgent it is.
+    pub priority: Priority,
     /// When the answer is worth nothing any more.
     pub deadline: Option<Instant>,
 }
@@ -62,12 +64,17 @@ impl Pipeline {
         let seal = self.seal_of(caller, &request.taxpayer)?;
         seal.usable(now)?;
         let algorithm = algorithm(seal.certificate.key_type(), request.digest.len())?;
-        let admitted = self.gate.admit(request.digest.len(), request.deadline)?;
+        let errand = Errand {
+            priority: request.priority,
+            bytes: request.digest.len(),
+            deadline: request.deadline,
+        };
+        let mut admitted = self.door.admit(caller, errand).await?;
 
         let mut attempts = Attempts::default();
         let (token, value) = loop {
             let input = SignInput::digest(hash(algorithm.digest())?, &request.digest)?;
-            let signed = self.sign_once(&seal, input, admitted.deadline).await?;
+            let signed = self.sign_once(&seal, input, &admitted).await?;
             match seal
                 .certificate
                 .public_key()
@@ -77,6 +84,7 @@ impl Pipeline {
                 Err(_) => self.wrong_signature(&mut attempts, &signed.token, &seal)?,
             }
         };
+        admitted.signed();
         let receipt = Receipt {
             id: Uuid::now_v7(),
             client: Arc::clone(&caller.name),

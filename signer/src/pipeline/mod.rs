@@ -3,7 +3,9 @@
 //! Each step is another room; this one only knows their order.
 
 mod digest_only;
+mod large;
 mod receipt;
+mod rules;
 
 use std::{sync::Arc, time::Instant};
 
@@ -14,15 +16,18 @@ use muhurdar_pool::{Hash, Pool, SignInput, Signed};
 use muhurdar_xades::{self as xades, DigestAlgorithm, DocumentType, Policy, Prepared, Sealer, Sealing};
 use uuid::Uuid;
 
+pub(crate) use self::large::{Large, MAX_PIECE};
 pub use self::{
     digest_only::{DigestRequest, SignedDigest},
+    large::{Incoming, LargeRequest, LargeSealed, Outgoing},
     receipt::Receipt,
+    rules::Rules,
 };
 use crate::{
-    admission::{Admitted, Caller, Gate},
+    admission::{Admitted, Caller, Door, Errand, Gate},
     compute::Compute,
-    config::{Call, UnnamedSealer, is_taxpayer},
-    forms::Forms,
+    config::{Call, Priority, UnnamedSealer, is_taxpayer},
+    idempotency::Idempotency,
     refusal::{LATER, Refusal},
     seals::{Seal, Seals},
     telemetry::{Metrics, Stage},
@@ -43,6 +48,8 @@ pub struct Request {
     pub expect: Option<DocumentType>,
     /// Whether the whole sealed document is wanted back, or only the seal.
     pub whole: bool,
+    /// How urgent it is.
+    pub priority: Priority,
     /// When the answer is worth nothing any more.
     pub deadline: Option<Instant>,
 }
@@ -68,13 +75,14 @@ pub struct Sealed {
 #[derive(Debug)]
 pub struct Pipeline {
     pub(crate) gate: Arc<Gate>,
+    pub(crate) door: Door,
+    pub(crate) answers: Arc<Idempotency>,
     pub(crate) seals: ArcSwap<Seals>,
     pub(crate) pool: Pool,
     pub(crate) compute: Compute,
+    pub(crate) large: Large,
     pub(crate) metrics: Arc<Metrics>,
-    pub(crate) limits: xades::Limits,
-    pub(crate) forms: Forms,
-    pub(crate) unnamed_sealer: UnnamedSealer,
+    pub(crate) rules: ArcSwap<Rules>,
     /// Whether any token wants the message itself.
     pub(crate) tokens_hash: bool,
 }
@@ -113,16 +121,24 @@ impl Pipeline {
         caller.may(Call::Seal)?;
         let seal = self.seal_of(caller, &request.taxpayer)?;
         seal.usable(now)?;
-        let admitted = self.gate.admit(request.document.len(), request.deadline)?;
+        let errand = Errand {
+            priority: request.priority,
+            bytes: request.document.len(),
+            deadline: request.deadline,
+        };
+        let mut admitted = self.door.admit(caller, errand).await?;
 
         let document = request.document;
-        let policy = self.forms.policy(&caller.name, &request.taxpayer);
+        let rules = self.rules.load_full();
+        let policy = rules.forms.policy(&caller.name, &request.taxpayer);
+        let (limits, expect) = (rules.limits.clone(), request.expect);
         let prepared = self
-            .digest(document.clone(), &seal, policy, request.expect, now)
+            .digest(document.clone(), &seal, policy, limits, expect, now)
             .await?;
-        self.right_taxpayer(&prepared, &request.taxpayer)?;
+        right_taxpayer(&prepared, &request.taxpayer, rules.unnamed_sealer)?;
         let described = Described::of(&prepared);
-        let (token, element) = self.sign(prepared, &seal, admitted.deadline).await?;
+        let (token, element) = self.sign(prepared, &seal, &admitted).await?;
+        admitted.signed();
         let (document, element, sha256) = self.splice(document, element, request.whole).await?;
         let receipt = Receipt {
             id: Uuid::now_v7(),
@@ -143,6 +159,15 @@ impl Pipeline {
             receipt,
             admitted,
         })
+    }
+
+    /// Whether a caller may make this call with this taxpayer's seal.
+    ///
+    /// # Errors
+    /// ACCESS where not, SEAL_UNKNOWN where there is none.
+    pub fn permits(&self, caller: &Caller, call: Call, taxpayer: &str) -> Result<(), Refusal> {
+        caller.may(call)?;
+        self.seal_of(caller, taxpayer).map(drop)
     }
 
     /// The seal that a caller means. To one who may not use it, it does not matter whether there is one.
@@ -173,11 +198,12 @@ impl Pipeline {
         document: Bytes,
         seal: &Arc<Seal>,
         policy: Arc<Policy>,
+        limits: xades::Limits,
         expect: Option<DocumentType>,
         signing_time: Timestamp,
     ) -> Result<Prepared, Refusal> {
         let _timer = self.metrics.time(Stage::Digest);
-        let (seal, limits, bytes) = (Arc::clone(seal), self.limits.clone(), document.len());
+        let (seal, bytes) = (Arc::clone(seal), document.len());
         let work = move || {
             let sealing = Sealing {
                 certificate: &seal.certificate,
@@ -191,44 +217,17 @@ impl Pipeline {
         Ok(self.compute.run(bytes, work).await.map_err(|_| Refusal::Internal)??)
     }
 
-    /// The seal must be that of whom the document names as its sealer (contract, promise 2).
-    fn right_taxpayer(&self, prepared: &Prepared, taxpayer: &str) -> Result<(), Refusal> {
-        let (place, named) = match prepared.sealer() {
-            Sealer::Signature(named) => ("cac:Signature", named),
-            Sealer::Identity(named) => ("the document's own identity fields", named),
-            Sealer::Unnamed if self.unnamed_sealer == UnnamedSealer::Allow => return Ok(()),
-            Sealer::Unnamed => {
-                return Err(Refusal::TaxpayerMismatch(
-                    "the document names no sealer, neither in cac:Signature nor in its identity fields; \
-                     sealing.unnamed_sealer = \"allow\" in the configuration would seal it all the same"
-                        .to_owned(),
-                ));
-            }
-        };
-        if named == taxpayer {
-            return Ok(());
-        }
-        let named = if is_taxpayer(named) {
-            named.as_str()
-        } else {
-            "something that is no VKN or TCKN"
-        };
-        Err(Refusal::TaxpayerMismatch(format!(
-            "the request asks for the seal of taxpayer {taxpayer}, but {place} names {named}"
-        )))
-    }
-
     /// Signs on a token until the seal is whole: once, or twice where it is counter-signed. Only a value that verifies with
     /// the certificate's public key goes on (contract, promise 1).
     async fn sign(
         &self,
         mut prepared: Prepared,
         seal: &Seal,
-        deadline: Instant,
+        admitted: &Admitted,
     ) -> Result<(Arc<str>, xades::Seal), Refusal> {
         let mut attempts = Attempts::default();
         loop {
-            let signed = self.sign_once(seal, self.input(&prepared)?, deadline).await?;
+            let signed = self.sign_once(seal, self.input(&prepared)?, admitted).await?;
             prepared = match self.check(prepared, &signed.value) {
                 Ok(Checked::Whole(element)) => return Ok((signed.token, element)),
                 Ok(Checked::Again(prepared)) => *prepared,
@@ -249,9 +248,12 @@ impl Pipeline {
         Ok(SignInput::digest(hash, prepared.digest())?)
     }
 
-    async fn sign_once(&self, seal: &Seal, input: SignInput, deadline: Instant) -> Result<Signed, Refusal> {
+    async fn sign_once(&self, seal: &Seal, input: SignInput, admitted: &Admitted) -> Result<Signed, Refusal> {
         let _timer = self.metrics.time(Stage::Sign);
-        Ok(self.pool.sign(seal.key, input, Some(deadline)).await?)
+        let signing = self
+            .pool
+            .sign_tagged(seal.key, input, Some(admitted.deadline), admitted.turn);
+        Ok(signing.await?)
     }
 
     /// Checks a value with the certificate's public key and puts it into the seal. Its cost does not depend on the document.
@@ -294,6 +296,33 @@ impl Pipeline {
         };
         self.compute.run(bytes, work).await.map_err(|_| Refusal::Internal)
     }
+}
+
+/// The seal must be that of whom the document names as its sealer (contract, promise 2).
+fn right_taxpayer(prepared: &Prepared, taxpayer: &str, unnamed: UnnamedSealer) -> Result<(), Refusal> {
+    let (place, named) = match prepared.sealer() {
+        Sealer::Signature(named) => ("cac:Signature", named),
+        Sealer::Identity(named) => ("the document's own identity fields", named),
+        Sealer::Unnamed if unnamed == UnnamedSealer::Allow => return Ok(()),
+        Sealer::Unnamed => {
+            return Err(Refusal::TaxpayerMismatch(
+                "the document names no sealer, neither in cac:Signature nor in its identity fields; \
+                 sealing.unnamed_sealer = \"allow\" in the configuration would seal it all the same"
+                    .to_owned(),
+            ));
+        }
+    };
+    if named == taxpayer {
+        return Ok(());
+    }
+    let named = if is_taxpayer(named) {
+        named.as_str()
+    } else {
+        "something that is no VKN or TCKN"
+    };
+    Err(Refusal::TaxpayerMismatch(format!(
+        "the request asks for the seal of taxpayer {taxpayer}, but {place} names {named}"
+    )))
 }
 
 /// Wrong signatures so far, for one request.

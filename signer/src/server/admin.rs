@@ -55,7 +55,7 @@ impl Admin {
 async fn metrics(State(pipeline): State<Arc<Pipeline>>) -> ([(&'static str, &'static str); 1], String) {
     let text = pipeline
         .metrics
-        .expose(&pipeline.gate, &pipeline.pool, &pipeline.seals.load());
+        .expose(&pipeline.gate, &pipeline.door, &pipeline.pool, &pipeline.seals.load());
     ([("content-type", "text/plain; version=0.0.4; charset=utf-8")], text)
 }
 

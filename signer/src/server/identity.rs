@@ -1,6 +1,9 @@
 //! Who calls: the names in a verified client certificate.
 
-use std::net::SocketAddr;
+use std::{
+    net::SocketAddr,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use rustls_pki_types::CertificateDer;
 use x509_cert::{
@@ -9,28 +12,61 @@ use x509_cert::{
     ext::pkix::{SubjectAltName, name::GeneralName},
 };
 
+use super::tls::Trust;
+
 /// id-at-commonName (RFC 5280, appendix A.1).
 const COMMON_NAME: &str = "2.5.4.3";
 
 /// The other end of a connection.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Peer {
-    /// Its address.
-    pub address: SocketAddr,
-    /// Its names as the configuration writes them (`uri:…`, `dns:…`, `cn:…`), strongest first; none where it showed no
-    /// certificate. The chain was verified in the handshake.
+    /// Its address; none on the Unix socket.
+    pub address: Option<SocketAddr>,
+    /// Its names as the configuration writes them (`uri:…`, `dns:…`, `cn:…`, `uid:…`), strongest first; none where it showed
+    /// no certificate. The chain was verified in the handshake.
     pub names: Option<Vec<String>>,
+    /// Its certificates, leaf first; empty on the Unix socket.
+    chain: Vec<CertificateDer<'static>>,
+    /// The generation of the trust that has let it in.
+    verified_by: AtomicU64,
 }
 
 impl Peer {
     /// Reads the names of a certificate that the handshake has verified.
-    #[must_use]
-    pub fn new(address: SocketAddr, chain: Option<&[CertificateDer<'_>]>) -> Self {
-        let leaf = chain.and_then(|c| c.first());
+    pub(super) fn new(address: SocketAddr, chain: Option<&[CertificateDer<'_>]>, generation: u64) -> Self {
+        let chain: Vec<_> = chain
+            .unwrap_or_default()
+            .iter()
+            .map(|c| c.clone().into_owned())
+            .collect();
         Self {
-            address,
-            names: leaf.map(|leaf| names(leaf)),
+            address: Some(address),
+            names: chain.first().map(|leaf| names(leaf)),
+            chain,
+            verified_by: AtomicU64::new(generation),
         }
+    }
+
+    /// A process of this machine, known by its user.
+    pub(super) fn local(uid: u32) -> Self {
+        Self {
+            address: None,
+            names: Some(vec![format!("uid:{uid}")]),
+            chain: Vec::new(),
+            verified_by: AtomicU64::new(0),
+        }
+    }
+
+    /// Whether it would be let in now. Where the trust has changed since it was let in, its chain is verified again, once.
+    pub(super) fn is_trusted_by(&self, trust: &Trust) -> bool {
+        if self.address.is_none() || self.verified_by.load(Ordering::Relaxed) == trust.generation() {
+            return true;
+        }
+        let trusted = trust.admits(&self.chain);
+        if trusted {
+            self.verified_by.store(trust.generation(), Ordering::Relaxed);
+        }
+        trusted
     }
 }
 

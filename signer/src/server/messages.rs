@@ -9,7 +9,8 @@ use tonic::metadata::MetadataMap;
 
 use crate::{
     admission::Admitted,
-    pipeline::{self, DigestRequest, Sealed},
+    config::Priority,
+    pipeline::{self, DigestRequest, LargeRequest, Sealed},
     refusal::Refusal,
     seals::Seal,
 };
@@ -27,17 +28,42 @@ fn read_document_type(asked: i32) -> Result<Option<DocumentType>, Refusal> {
         .map_err(|_| unknown_value("document_type"))
 }
 
+fn read_priority(asked: i32) -> Result<Priority, Refusal> {
+    match wire::Priority::try_from(asked) {
+        Ok(wire::Priority::Interactive) => Ok(Priority::Interactive),
+        Ok(wire::Priority::Unspecified | wire::Priority::Normal) => Ok(Priority::Normal),
+        Ok(wire::Priority::Bulk) => Ok(Priority::Bulk),
+        Err(_) => Err(unknown_value("priority")),
+    }
+}
+
 pub(super) fn read(request: wire::SealRequest, deadline: Option<Instant>) -> Result<pipeline::Request, Refusal> {
     let expect = read_document_type(request.document_type)?;
     let answer = wire::Answer::try_from(request.answer).map_err(|_| unknown_value("answer"))?;
-    wire::Priority::try_from(request.priority).map_err(|_| unknown_value("priority"))?;
     Ok(pipeline::Request {
         taxpayer: request.taxpayer,
         document: request.document,
         expect,
         whole: answer != wire::Answer::SignatureOnly,
+        priority: read_priority(request.priority)?,
         deadline,
     })
+}
+
+/// What is asked for, and whether the whole sealed document is wanted back.
+pub(super) fn read_large(
+    header: wire::SealLargeHeader,
+    deadline: Option<Instant>,
+) -> Result<(LargeRequest, bool), Refusal> {
+    let answer = wire::Answer::try_from(header.answer).map_err(|_| unknown_value("answer"))?;
+    let request = LargeRequest {
+        taxpayer: header.taxpayer,
+        expect: read_document_type(header.document_type)?,
+        priority: read_priority(header.priority)?,
+        size: Some(header.size).filter(|size| *size > 0),
+        deadline,
+    };
+    Ok((request, answer != wire::Answer::SignatureOnly))
 }
 
 pub(super) fn read_digest(
@@ -49,12 +75,9 @@ pub(super) fn read_digest(
         digest: request.digest.to_vec(),
         document_type: read_document_type(request.document_type)?,
         document_id: Some(request.document_id).filter(|id| !id.is_empty()),
+        priority: read_priority(request.priority)?,
         deadline,
     })
-}
-
-pub(super) fn response(sealed: Sealed) -> wire::SealResponse {
-    split(sealed).0
 }
 
 /// The answer, and the share of the limits that it holds until it is handed on.

@@ -3,25 +3,38 @@
 //! Comes in: an address, certificates, the pipeline. Goes out: answers and statuses. Knows nothing of XML, digests or
 //! tokens; it hands a request to the pipeline and an answer to the wire.
 
+mod accept;
 pub mod admin;
 mod identity;
+mod large;
+mod live;
 mod messages;
 mod oversize;
 mod service;
 mod status;
 mod tls;
 
-use std::{future::Future, net::SocketAddr, sync::Arc};
+use std::{
+    future::Future,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use muhurdar_proto::{FILE_DESCRIPTOR_SET, seal::v1::seal_service_server::SealServiceServer};
-use tokio::{net::TcpListener, sync::mpsc};
+use tokio::net::{TcpListener, UnixListener};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Status, service::interceptor::InterceptedService, transport::Server as Transport};
 use tonic_health::{ServingStatus, server::HealthReporter};
 
 use self::service::Sealing;
-pub use self::{identity::Peer, tls::TlsError};
-use crate::{admission::Access, config::Config, pipeline::Pipeline, refusal::Refusal};
+pub use self::{
+    identity::Peer,
+    live::Live,
+    tls::{TlsError, Trust},
+};
+use crate::{config::Config, pipeline::Pipeline};
 
 /// Bytes beside the document in a request message.
 const MESSAGE_OVERHEAD: usize = 64 << 10;
@@ -31,20 +44,29 @@ const CONNECTION_WINDOW: u32 = 16 << 20;
 const MAX_FRAME: u32 = 256 << 10;
 /// Calls of one connection at a time.
 const MAX_STREAMS: u32 = 1024;
+/// Bytes of a call's headers, all together: a few of gRPC's own and a trace context.
+const MAX_HEADERS: u32 = 16 << 10;
+/// How often a connection is asked for a sign of life, and how long it may take to give one: a peer that stalls half way
+/// through a header block can give none.
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
+const SIGN_OF_LIFE: Duration = Duration::from_secs(20);
+/// Beside the time that a request may take to be answered, how long a unary one may take to arrive.
+const ARRIVAL: Duration = Duration::from_secs(60);
 
 /// Whether the TLS files of a configuration work together.
 ///
 /// # Errors
 /// Says which does not, and why.
 pub fn check_tls(tls: &crate::config::Tls) -> Result<(), TlsError> {
-    tls::server_config(tls).map(drop)
+    Trust::read(tls).map(drop)
 }
 
 /// A gRPC server that listens but does not serve yet.
 #[derive(Debug)]
 pub struct Server {
     listener: TcpListener,
-    tls: Arc<rustls::ServerConfig>,
+    unix: Option<UnixListener>,
+    live: Arc<Live>,
     config: Config,
     health: HealthReporter,
 }
@@ -61,9 +83,20 @@ pub enum ServeError {
         /// Why.
         source: std::io::Error,
     },
+    /// The Unix socket cannot be made.
+    #[error("cannot listen on {path}: {source}")]
+    Socket {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// The certificates do not work.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// No handler for SIGHUP.
+    #[error("signals: {0}")]
+    Signals(std::io::Error),
     /// The transport failed.
     #[error("gRPC transport: {0}")]
     Transport(#[from] tonic::transport::Error),
@@ -75,17 +108,32 @@ impl Server {
     /// # Errors
     /// Where either does not work.
     pub async fn bind(config: Config) -> Result<Self, ServeError> {
-        let tls = tls::server_config(&config.server.tls)?;
+        let trust = Trust::read(&config.server.tls)?;
+        warn_of_a_stale_list(&trust);
         let address = config.server.listen;
         let listener = TcpListener::bind(address)
             .await
             .map_err(|source| ServeError::Listen { address, source })?;
+        let unix = match &config.server.unix_socket {
+            None => None,
+            Some(path) => Some(bind_unix(path).map_err(|source| ServeError::Socket {
+                path: path.clone(),
+                source,
+            })?),
+        };
         Ok(Self {
             listener,
-            tls,
+            unix,
+            live: Live::new(&config, trust),
             config,
             health: HealthReporter::new(),
         })
+    }
+
+    /// What of it may change while it runs.
+    #[must_use]
+    pub fn live(&self) -> Arc<Live> {
+        Arc::clone(&self.live)
     }
 
     /// The address that it listens on.
@@ -107,49 +155,73 @@ impl Server {
     /// # Errors
     /// Where the transport fails.
     pub async fn serve(self, pipeline: Arc<Pipeline>, stop: impl Future<Output = ()>) -> Result<(), ServeError> {
-        let (out, connections) = mpsc::channel(64);
-        tokio::spawn(tls::accept(self.listener, self.tls, self.config.server.clone(), out));
-
+        let connections = accept::accept(self.listener, self.unix, &self.live);
         let limit = self.config.limits.document.as_u64() + MESSAGE_OVERHEAD as u64;
-        let sealing = Sealing::new(
-            pipeline,
-            Arc::new(Access::new(&self.config.clients)),
-            &self.config.limits,
-        );
+        let sealing = Sealing::new(pipeline, Arc::clone(&self.live), self.config.limits.document.as_u64());
         let sealing = SealServiceServer::new(sealing)
             .max_decoding_message_size(usize::try_from(limit).unwrap_or(usize::MAX))
             .max_encoding_message_size(usize::MAX);
         let health = tonic_health::pb::health_server::HealthServer::new(
             tonic_health::server::HealthService::from_health_reporter(self.health),
         );
-        let reflection = tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-            .build_v1()
-            .expect("the descriptor sets were made by the compiler of this build");
+        let reflected = || {
+            tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        };
+        let descriptors = "the descriptor sets were made by the compiler of this build";
+        let reflection = reflected().build_v1().expect(descriptors);
+        // Python's own client asks for nothing newer.
+        let reflection_alpha = reflected().build_v1alpha().expect(descriptors);
 
         Transport::builder()
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_frame_size(MAX_FRAME)
             .max_concurrent_streams(MAX_STREAMS)
-            .http2_keepalive_interval(Some(std::time::Duration::from_secs(60)))
+            .http2_max_header_list_size(MAX_HEADERS)
+            .http2_keepalive_interval(Some(KEEP_ALIVE))
+            .http2_keepalive_timeout(Some(SIGN_OF_LIFE))
+            .timeout(self.config.limits.request_timeout + ARRIVAL)
             .layer(oversize::layer(self.config.limits.document.as_u64()))
-            .add_service(InterceptedService::new(sealing, certified))
-            .add_service(InterceptedService::new(health, certified))
-            .add_service(InterceptedService::new(reflection, certified))
+            .add_service(InterceptedService::new(sealing, certified(&self.live)))
+            .add_service(InterceptedService::new(health, certified(&self.live)))
+            .add_service(InterceptedService::new(reflection, certified(&self.live)))
+            .add_service(InterceptedService::new(reflection_alpha, certified(&self.live)))
             .serve_with_incoming_shutdown(ReceiverStream::new(connections), stop)
             .await?;
         Ok(())
     }
 }
 
-/// Refuses a call without a client certificate before its body is read.
-#[allow(clippy::result_large_err, reason = "the signature of tonic's interceptor")]
-fn certified(request: Request<()>) -> Result<Request<()>, Status> {
-    match request.extensions().get::<Arc<Peer>>() {
-        Some(peer) if peer.names.is_some() => Ok(request),
-        _ => Err(status::status(&Refusal::Unauthenticated)),
+/// Refuses a call without a client certificate, or with one that is trusted no more, before its body is read.
+fn certified(live: &Arc<Live>) -> impl Fn(Request<()>) -> Result<Request<()>, Status> + Clone + use<> {
+    let live = Arc::clone(live);
+    move |request| match live.authenticate(request.extensions().get::<Arc<Peer>>().map(|peer| &**peer)) {
+        Ok(()) => Ok(request),
+        Err(refusal) => Err(status::status(&refusal)),
+    }
+}
+
+/// A socket that a process before this one has left is no longer anybody's.
+fn bind_unix(path: &Path) -> std::io::Result<UnixListener> {
+    use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+    if path.symlink_metadata().is_ok_and(|found| found.file_type().is_socket())
+        && std::os::unix::net::UnixStream::connect(path).is_err()
+    {
+        std::fs::remove_file(path)?;
+    }
+    let listener = UnixListener::bind(path)?;
+    // Who may connect is decided by the folder; who may seal, by who it is.
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666))?;
+    Ok(listener)
+}
+
+pub(crate) fn warn_of_a_stale_list(trust: &Trust) {
+    if trust.facts.stale {
+        tracing::warn!(
+            "a certificate revocation list is past its nextUpdate; it still holds, but newer revocations are missing"
+        );
     }
 }
 

@@ -4,20 +4,23 @@ use std::{future::Future, panic::AssertUnwindSafe, sync::Arc, time::Instant};
 
 use futures_util::FutureExt as _;
 use muhurdar_proto::seal::v1::{self as wire, seal_service_server::SealService};
+use prost::Message as _;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
-    Peer,
-    messages::{deadline, read, read_digest, response, seal_info, split, wire_receipt},
+    Live, Peer,
+    large::LargeCall,
+    messages::{deadline, read, read_digest, seal_info, split, wire_receipt},
     oversize,
     status::{item_status, status},
 };
 use crate::{
-    admission::{Access, Admitted, Caller},
-    config::{Call, Limits},
-    pipeline::{Pipeline, Sealed, SignedDigest},
+    admission::{Admitted, Caller},
+    config::Call,
+    idempotency::{Fingerprint, Found, Key},
+    pipeline::{Pipeline, SignedDigest},
     refusal::Refusal,
 };
 
@@ -28,29 +31,28 @@ const MAX_PAGE: usize = 1000;
 #[derive(Debug)]
 pub(super) struct Sealing {
     pipeline: Arc<Pipeline>,
-    access: Arc<Access>,
-    batch_items: usize,
-    stream_in_flight: usize,
+    live: Arc<Live>,
     document_limit: u64,
 }
 
 impl Sealing {
-    pub(super) fn new(pipeline: Arc<Pipeline>, access: Arc<Access>, limits: &Limits) -> Self {
+    pub(super) fn new(pipeline: Arc<Pipeline>, live: Arc<Live>, document_limit: u64) -> Self {
         Self {
             pipeline,
-            access,
-            batch_items: limits.batch_items,
-            stream_in_flight: limits.stream_in_flight,
-            document_limit: limits.document.as_u64(),
+            live,
+            document_limit,
         }
     }
 
     #[allow(clippy::result_large_err, reason = "Status is what a gRPC handler answers")]
     fn caller<T>(&self, request: &Request<T>) -> Result<Arc<Caller>, Status> {
-        let peer = request.extensions().get::<Arc<Peer>>();
-        let names = peer.and_then(|p| p.names.as_deref());
-        self.access.caller(names).map_err(|refusal| status(&refusal))
+        let peer = peer(request);
+        self.live.caller(peer.as_deref()).map_err(|refusal| status(&refusal))
     }
+}
+
+fn peer<T>(request: &Request<T>) -> Option<Arc<Peer>> {
+    request.extensions().get::<Arc<Peer>>().cloned()
 }
 
 #[tonic::async_trait]
@@ -60,7 +62,7 @@ impl SealService for Sealing {
         let deadline = deadline(request.metadata());
         let outcome = seal(&self.pipeline, &caller, request.into_inner(), deadline).await;
         outcome
-            .map(|sealed| Response::new(response(sealed)))
+            .map(|answered| Response::new(answered.response))
             .map_err(|refusal| status(&refusal))
     }
 
@@ -73,15 +75,17 @@ impl SealService for Sealing {
         let caller = self.caller(&request)?;
         caller.may(Call::Seal).map_err(|refusal| status(&refusal))?;
         let deadline = deadline(request.metadata());
-        let (answers, out) = mpsc::channel(self.stream_in_flight);
+        let in_flight = self.live.settings().stream_in_flight;
+        let (answers, out) = mpsc::channel(in_flight);
         let stream = Stream {
             pipeline: Arc::clone(&self.pipeline),
-            caller,
+            live: Arc::clone(&self.live),
+            peer: peer(&request),
             deadline,
             answers,
             document_limit: self.document_limit,
         };
-        tokio::spawn(stream.run(request.into_inner(), self.stream_in_flight));
+        tokio::spawn(stream.run(request.into_inner(), in_flight));
         Ok(Response::new(ReceiverStream::new(out)))
     }
 
@@ -93,8 +97,9 @@ impl SealService for Sealing {
         caller.may(Call::Seal).map_err(|refusal| status(&refusal))?;
         let deadline = deadline(request.metadata());
         let items = request.into_inner().items;
-        if items.len() > self.batch_items {
-            let problem = format!("has {} items; at most {} are taken", items.len(), self.batch_items);
+        let most = self.live.settings().batch_items;
+        if items.len() > most {
+            let problem = format!("has {} items; at most {most} are taken", items.len());
             return Err(status(&Refusal::Request {
                 field: "items",
                 problem,
@@ -108,12 +113,32 @@ impl SealService for Sealing {
         let mut results = Vec::with_capacity(work.len());
         for item in work {
             let outcome = match item.await.unwrap_or(Err(Refusal::Internal)) {
-                Ok(sealed) => wire::seal_batch_result::Outcome::Response(response(sealed)),
+                Ok(answered) => wire::seal_batch_result::Outcome::Response(answered.response),
                 Err(refusal) => wire::seal_batch_result::Outcome::Error(item_status(&refusal)),
             };
             results.push(wire::SealBatchResult { outcome: Some(outcome) });
         }
         Ok(Response::new(wire::SealBatchResponse { results }))
+    }
+
+    type SealLargeStream = ReceiverStream<Result<wire::SealLargeResponse, Status>>;
+
+    async fn seal_large(
+        &self,
+        request: Request<Streaming<wire::SealLargeRequest>>,
+    ) -> Result<Response<Self::SealLargeStream>, Status> {
+        let caller = self.caller(&request)?;
+        caller.may(Call::Seal).map_err(|refusal| status(&refusal))?;
+        let deadline = deadline(request.metadata());
+        let (answers, out) = mpsc::channel(2);
+        let call = LargeCall {
+            pipeline: Arc::clone(&self.pipeline),
+            caller,
+            deadline,
+            answers,
+        };
+        tokio::spawn(call.run(request.into_inner()));
+        Ok(Response::new(ReceiverStream::new(out)))
     }
 
     async fn seal_digest(
@@ -179,7 +204,8 @@ impl SealService for Sealing {
 /// One open `SealStream`.
 struct Stream {
     pipeline: Arc<Pipeline>,
-    caller: Arc<Caller>,
+    live: Arc<Live>,
+    peer: Option<Arc<Peer>>,
     deadline: Option<Instant>,
     answers: mpsc::Sender<Result<wire::SealStreamResponse, Status>>,
     document_limit: u64,
@@ -205,12 +231,22 @@ impl Stream {
                 Ok(None) => break None,
                 Err(broken) => break Some(oversize::translate(broken, self.document_limit)),
             };
-            let (pipeline, caller) = (Arc::clone(&self.pipeline), Arc::clone(&self.caller));
+            // A stream may outlive what its caller was allowed when it began.
+            let caller = self.live.caller(self.peer.as_deref());
+            let pipeline = Arc::clone(&self.pipeline);
             let (deadline, answers) = (self.deadline, self.answers.clone());
             tokio::spawn(async move {
-                let (answer, admitted) = answer(&pipeline, &caller, item, deadline).await;
-                drop(answers.send(Ok(answer)).await);
-                drop((admitted, place));
+                let answer = tokio::select! {
+                    biased;
+                    answer = answer(&pipeline, caller, item, deadline) => Some(answer),
+                    // Nobody reads the answers any more: what waits leaves its turn to others.
+                    () = answers.closed() => None,
+                };
+                if let Some((answer, admitted)) = answer {
+                    drop(answers.send(Ok(answer)).await);
+                    drop(admitted);
+                }
+                drop(place);
             });
         };
         let places_of_all = u32::try_from(in_flight).unwrap_or(u32::MAX);
@@ -224,22 +260,23 @@ impl Stream {
 /// The answer to one item of a stream, with the item's share of the limits.
 async fn answer(
     pipeline: &Pipeline,
-    caller: &Caller,
+    caller: Result<Arc<Caller>, Refusal>,
     item: wire::SealStreamRequest,
     deadline: Option<Instant>,
 ) -> (wire::SealStreamResponse, Option<Admitted>) {
-    let outcome = match item.request {
-        Some(request) => seal(pipeline, caller, request, deadline).await,
-        None => Err(Refusal::Request {
+    let outcome = match (caller, item.request) {
+        (Ok(caller), Some(request)) => seal(pipeline, &caller, request, deadline).await,
+        (Err(refusal), _) => Err(refusal),
+        (Ok(_), None) => Err(Refusal::Request {
             field: "request",
             problem: "is missing".to_owned(),
         }),
     };
     let (outcome, admitted) = match outcome {
-        Ok(sealed) => {
-            let (response, admitted) = split(sealed);
-            (wire::seal_stream_response::Outcome::Response(response), Some(admitted))
-        }
+        Ok(answered) => (
+            wire::seal_stream_response::Outcome::Response(answered.response),
+            answered.admitted,
+        ),
         Err(refusal) => (wire::seal_stream_response::Outcome::Error(item_status(&refusal)), None),
     };
     (
@@ -251,18 +288,72 @@ async fn answer(
     )
 }
 
-/// Seals one request. A panic in it is its own and nobody else's.
+/// An answer, and the share of the limits that it holds until it is handed to the wire; one that was given before holds none.
+struct Answered {
+    response: wire::SealResponse,
+    admitted: Option<Admitted>,
+}
+
+/// Seals one request, or finds what was answered to it before. A panic in it is its own and nobody else's.
 async fn seal(
     pipeline: &Pipeline,
     caller: &Caller,
     request: wire::SealRequest,
     deadline: Option<Instant>,
-) -> Result<Sealed, Refusal> {
+) -> Result<Answered, Refusal> {
     contained(async {
-        let request = read(request, deadline)?;
-        pipeline.seal(caller, request).await
+        if request.idempotency_key.is_empty() {
+            return seal_anew(pipeline, caller, request, deadline).await;
+        }
+        pipeline.permits(caller, Call::Seal, &request.taxpayer)?;
+        let key = Key::new(&caller.name, &request.idempotency_key)?;
+        // While it waits for another with its key, it holds a document like any other.
+        let place = pipeline.gate.admit(request.document.len(), deadline)?;
+        let found = pipeline
+            .answers
+            .find(key, fingerprint(&request), place.deadline)
+            .await?;
+        drop(place);
+        match found {
+            Found::Answer(answer) => {
+                pipeline.metrics.answered_again();
+                Ok(Answered {
+                    response: wire::SealResponse::decode(answer).map_err(|_| Refusal::Internal)?,
+                    admitted: None,
+                })
+            }
+            Found::Claim(claim) => {
+                let answered = seal_anew(pipeline, caller, request, deadline).await?;
+                claim.keep(answered.response.encode_to_vec().into()).await;
+                Ok(answered)
+            }
+        }
     })
     .await
+}
+
+async fn seal_anew(
+    pipeline: &Pipeline,
+    caller: &Caller,
+    request: wire::SealRequest,
+    deadline: Option<Instant>,
+) -> Result<Answered, Refusal> {
+    let sealed = pipeline.seal(caller, read(request, deadline)?).await?;
+    let (response, admitted) = split(sealed);
+    Ok(Answered {
+        response,
+        admitted: Some(admitted),
+    })
+}
+
+/// Of what decides about the answer; how urgent it is does not.
+fn fingerprint(request: &wire::SealRequest) -> Fingerprint {
+    Fingerprint::of(&[
+        request.taxpayer.as_bytes(),
+        &request.document,
+        &request.document_type.to_be_bytes(),
+        &request.answer.to_be_bytes(),
+    ])
 }
 
 async fn seal_digest(

@@ -23,7 +23,7 @@ fn code(refusal: &Refusal) -> Code {
         Refusal::Request { .. } | Refusal::TooLarge { .. } => Code::InvalidArgument,
         Refusal::Unauthenticated => Code::Unauthenticated,
         Refusal::Access(_) => Code::PermissionDenied,
-        Refusal::Overloaded { .. } => Code::ResourceExhausted,
+        Refusal::Overloaded { .. } | Refusal::Quota { .. } => Code::ResourceExhausted,
         Refusal::Deadline(_) => Code::DeadlineExceeded,
         Refusal::TokenUnavailable { .. } | Refusal::Draining => Code::Unavailable,
         Refusal::Internal => Code::Internal,
@@ -47,6 +47,14 @@ pub(super) fn status(refusal: &Refusal) -> Status {
         }
         Refusal::Request { field, problem } => {
             details.add_bad_request_violation(*field, problem);
+        }
+        Refusal::Quota {
+            bound,
+            limit,
+            retry_after,
+        } => {
+            details.set_retry_info(Some(*retry_after));
+            details.add_quota_failure_violation(bound.name(), limit);
         }
         Refusal::Overloaded { retry_after, .. } | Refusal::TokenUnavailable { retry_after, .. } => {
             details.set_retry_info(Some(*retry_after));

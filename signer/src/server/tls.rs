@@ -1,37 +1,23 @@
-//! The acceptor: TCP in, verified TLS connections out.
-//!
-//! It is our own because tonic's has no handshake time-out, no connection cap and no way to change certificates. A
-//! handshake runs in its own task, so that a peer that stalls in it holds up nobody; a peer without a certificate comes
-//! through and is answered UNAUTHENTICATED by the service, as the contract has it; a certificate that does not verify
-//! ends in a TLS alert.
+//! The TLS side of the listener: certificates, the authorities of clients, who is revoked. Built anew at each reload, and whole
+//! or not at all.
 
 use std::{
-    io,
-    net::SocketAddr,
     path::Path,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use rustls::{
     RootCertStore, ServerConfig,
-    server::{NoServerSessionStorage, WebPkiClientVerifier},
+    server::{NoServerSessionStorage, WebPkiClientVerifier, danger::ClientCertVerifier},
     version::{TLS12, TLS13},
 };
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
-    time::timeout,
-};
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
-use tonic::transport::server::Connected;
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, UnixTime, pem::PemObject as _};
+use x509_cert::{Certificate, crl::CertificateList, der::Decode as _};
 
-use super::identity::Peer;
-use crate::config::{Server, Tls};
+use crate::config::Tls;
 
 /// What is wrong with the TLS files. Always the operator's to mend.
 #[derive(Debug, thiserror::Error)]
@@ -50,33 +36,126 @@ pub enum TlsError {
     Config(String),
 }
 
-/// Builds the server's TLS configuration: TLS 1.3 (1.2 where allowed), client certificates checked in every handshake.
-///
-/// # Errors
-/// Where a file is missing, holds no certificate or key, or the key does not fit the certificate.
-pub(super) fn server_config(tls: &Tls) -> Result<Arc<ServerConfig>, TlsError> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates(&tls.client_ca)? {
-        roots.add(certificate).map_err(|e| pem_error(&tls.client_ca, &e))?;
+/// Whom the listener trusts, and how it shows itself.
+#[derive(Debug)]
+pub struct Trust {
+    pub(super) config: Arc<ServerConfig>,
+    verifier: Arc<dyn ClientCertVerifier>,
+    /// Every one built has a number of its own.
+    generation: u64,
+    /// What ops see of it in the log when it changes.
+    pub(crate) facts: Facts,
+}
+
+/// What a set of TLS files says, for the log: nothing of a key.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Facts {
+    /// Serial number of the listener's certificate, hexadecimal.
+    pub(crate) certificate: String,
+    /// When it ends.
+    pub(crate) not_after: String,
+    /// Authorities of clients.
+    pub(crate) authorities: usize,
+    /// Revoked client certificates.
+    pub(crate) revoked: usize,
+    /// Whether a revocation list is past its nextUpdate.
+    pub(crate) stale: bool,
+}
+
+impl Trust {
+    /// Reads the files: TLS 1.3 (1.2 where allowed), client certificates checked in every handshake.
+    ///
+    /// # Errors
+    /// Where a file is missing, holds no certificate or key, or the key does not fit the certificate.
+    pub(crate) fn read(tls: &Tls) -> Result<Self, TlsError> {
+        static GENERATIONS: AtomicU64 = AtomicU64::new(1);
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut facts = Facts::default();
+        let mut roots = RootCertStore::empty();
+        for certificate in certificates(&tls.client_ca)? {
+            roots.add(certificate).map_err(|e| pem_error(&tls.client_ca, &e))?;
+            facts.authorities += 1;
+        }
+        let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
+        if let Some(path) = &tls.crl {
+            let lists = revocation_lists(path, &mut facts)?;
+            // The authority itself is the operator's own choice; an issuer without a list lets nobody in.
+            builder = builder.with_crls(lists).only_check_end_entity_revocation();
+        }
+        let verifier = builder
+            .allow_unauthenticated()
+            .build()
+            .map_err(|e| TlsError::Config(e.to_string()))?;
+        let versions: &[&rustls::SupportedProtocolVersion] =
+            if tls.allow_tls12 { &[&TLS13, &TLS12] } else { &[&TLS13] };
+        let key = PrivateKeyDer::from_pem_file(&tls.key).map_err(|e| pem_error(&tls.key, &e))?;
+        let chain = certificates(&tls.certificate)?;
+        facts.describe(chain.first().map(|leaf| &**leaf));
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(versions)
+            .map_err(|e| TlsError::Config(e.to_string()))?
+            .with_client_cert_verifier(Arc::clone(&verifier))
+            .with_single_cert(chain, key)
+            .map_err(|e| TlsError::Config(format!("{} and {}: {e}", tls.certificate.display(), tls.key.display())))?;
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        // A resumed session would carry a client certificate that nobody has looked at since.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        Ok(Self {
+            config: Arc::new(config),
+            verifier,
+            generation: GENERATIONS.fetch_add(1, Ordering::Relaxed),
+            facts,
+        })
     }
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
-        .allow_unauthenticated()
-        .build()
-        .map_err(|e| TlsError::Config(e.to_string()))?;
-    let versions: &[&rustls::SupportedProtocolVersion] = if tls.allow_tls12 { &[&TLS13, &TLS12] } else { &[&TLS13] };
-    let key = PrivateKeyDer::from_pem_file(&tls.key).map_err(|e| pem_error(&tls.key, &e))?;
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_protocol_versions(versions)
-        .map_err(|e| TlsError::Config(e.to_string()))?
-        .with_client_cert_verifier(verifier)
-        .with_single_cert(certificates(&tls.certificate)?, key)
-        .map_err(|e| TlsError::Config(format!("{} and {}: {e}", tls.certificate.display(), tls.key.display())))?;
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    // A resumed session would carry a client certificate that nobody has looked at since.
-    config.session_storage = Arc::new(NoServerSessionStorage {});
-    config.send_tls13_tickets = 0;
-    Ok(Arc::new(config))
+
+    /// Its number.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Whether a client's chain, leaf first, would be let in now.
+    pub(super) fn admits(&self, chain: &[CertificateDer<'_>]) -> bool {
+        chain.split_first().is_some_and(|(leaf, intermediates)| {
+            let verified = self.verifier.verify_client_cert(leaf, intermediates, UnixTime::now());
+            verified.is_ok()
+        })
+    }
+}
+
+impl Facts {
+    fn describe(&mut self, leaf: Option<&[u8]>) {
+        let Some(certificate) = leaf.and_then(|leaf| Certificate::from_der(leaf).ok()) else {
+            return;
+        };
+        self.certificate = certificate.tbs_certificate.serial_number.to_string();
+        self.not_after = certificate.tbs_certificate.validity.not_after.to_string();
+    }
+}
+
+/// The lists of a file: PEM, one or more, or one in DER.
+fn revocation_lists(path: &Path, facts: &mut Facts) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
+    let bytes = std::fs::read(path).map_err(|e| pem_error(path, &e))?;
+    let lists: Vec<CertificateRevocationListDer<'static>> = if bytes.first() == Some(&0x30) {
+        vec![bytes.into()]
+    } else {
+        let found: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&bytes).collect();
+        found.map_err(|e| pem_error(path, &e))?
+    };
+    if lists.is_empty() {
+        return Err(pem_error(path, &"holds no certificate revocation list"));
+    }
+    for list in &lists {
+        let list = CertificateList::from_der(list).map_err(|e| pem_error(path, &e))?;
+        facts.revoked += list
+            .tbs_cert_list
+            .revoked_certificates
+            .map_or(0, |revoked| revoked.len());
+        let now = std::time::SystemTime::now();
+        let next = list.tbs_cert_list.next_update.map(|t| t.to_system_time());
+        facts.stale |= next.is_some_and(|next| next < now);
+    }
+    Ok(lists)
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
@@ -95,106 +174,4 @@ fn pem_error(path: &Path, problem: &dyn std::fmt::Display) -> TlsError {
         path: path.to_owned(),
         problem: problem.to_string(),
     }
-}
-
-/// A connection whose handshake is done. Holds its place under the connection cap.
-#[derive(Debug)]
-pub(super) struct Connection {
-    stream: TlsStream<TcpStream>,
-    peer: Arc<Peer>,
-    _place: OwnedSemaphorePermit,
-}
-
-impl Connected for Connection {
-    type ConnectInfo = Arc<Peer>;
-
-    fn connect_info(&self) -> Arc<Peer> {
-        Arc::clone(&self.peer)
-    }
-}
-
-impl AsyncRead for Connection {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Connection {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-}
-
-/// Accepts until the receiver of the connections is gone.
-pub(super) async fn accept(
-    listener: TcpListener,
-    tls: Arc<ServerConfig>,
-    server: Server,
-    out: mpsc::Sender<io::Result<Connection>>,
-) {
-    let acceptor = TlsAcceptor::from(tls);
-    let places = Arc::new(Semaphore::new(server.max_connections));
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = out.closed() => return,
-        };
-        let (stream, address) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                // Out of descriptors, or a connection that ended before it began: neither is a reason to stop.
-                tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(Duration::from_millis(20)).await;
-                continue;
-            }
-        };
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-            tracing::warn!(%address, limit = server.max_connections, "connection refused: max_connections reached");
-            continue;
-        };
-        let (acceptor, out, limit) = (acceptor.clone(), out.clone(), server.handshake_timeout);
-        tokio::spawn(async move {
-            match timeout(limit, handshake(acceptor, stream, address, place)).await {
-                Ok(Ok(connection)) => drop(out.send(Ok(connection)).await),
-                Ok(Err(error)) => tracing::info!(%address, %error, "TLS handshake failed"),
-                Err(_) => tracing::info!(%address, ?limit, "TLS handshake timed out"),
-            }
-        });
-    }
-}
-
-async fn handshake(
-    acceptor: TlsAcceptor,
-    stream: TcpStream,
-    address: SocketAddr,
-    place: OwnedSemaphorePermit,
-) -> io::Result<Connection> {
-    stream.set_nodelay(true)?;
-    let stream = acceptor.accept(stream).await?;
-    let peer = Arc::new(Peer::new(address, stream.get_ref().1.peer_certificates()));
-    Ok(Connection {
-        stream,
-        peer,
-        _place: place,
-    })
 }

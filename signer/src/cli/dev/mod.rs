@@ -115,9 +115,14 @@ impl Dev {
             return Ok(());
         }
         let config = self.config(&home, &module)?;
-        serve::serve(config, "info,muhurdar::audit=off", |appliance| {
-            announce(&home, appliance);
-        })
+        serve::serve(
+            config,
+            &home.path("muhurdar.toml"),
+            "info,muhurdar::audit=off",
+            |appliance| {
+                announce(&home, appliance);
+            },
+        )
     }
 
     /// Everything in the folder that is not there yet.

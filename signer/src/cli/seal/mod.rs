@@ -1,6 +1,7 @@
 //! `muhurdar seal`: files to a running service, sealed files back.
 
 mod hash_only;
+mod large;
 
 use std::{
     io::IsTerminal as _,
@@ -74,10 +75,15 @@ impl Seal {
                 ClientError::Connect { .. } => Failure::unavailable(format_args!("{error}; is the service running?")),
             })?;
             if self.hash_only {
-                self.seal_by_digest(channel).await
-            } else {
-                self.seal_all(channel).await
+                return self.seal_by_digest(channel).await;
             }
+            let (large, small) = self.by_size().await?;
+            let outcome = if small.is_empty() {
+                Ok(())
+            } else {
+                self.seal_all(channel.clone(), &small).await
+            };
+            outcome.and(self.seal_large(channel, &large).await)
         })
     }
 
@@ -96,14 +102,14 @@ impl Seal {
         }
     }
 
-    async fn seal_all(&self, channel: Channel) -> Result<(), Failure> {
+    async fn seal_all(&self, channel: Channel, files: &[PathBuf]) -> Result<(), Failure> {
         let mut client = SealServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER);
         let (requests, outgoing) = tokio::sync::mpsc::channel(1);
         let window = std::sync::Arc::new(tokio::sync::Semaphore::new(WINDOW));
-        let (files, taxpayer, answer) = (self.files.clone(), self.taxpayer.clone(), self.answer());
+        let (to_read, taxpayer, answer) = (files.to_vec(), self.taxpayer.clone(), self.answer());
         let places = std::sync::Arc::clone(&window);
         let reader = tokio::spawn(async move {
-            for (index, path) in files.iter().enumerate() {
+            for (index, path) in to_read.iter().enumerate() {
                 let Ok(place) = places.acquire().await else {
                     return Ok(());
                 };
@@ -133,14 +139,14 @@ impl Seal {
             .await
             .map_err(|s| refused(&s))?
             .into_inner();
-        let progress = progress(self.files.len());
+        let progress = progress(files.len());
         let mut failures = Vec::new();
         let mut answered = 0;
         while let Some(answer) = answers.message().await.map_err(|s| refused(&s))? {
             window.add_permits(1);
             answered += 1;
             progress.inc(1);
-            let path = answer.id.parse().ok().and_then(|index: usize| self.files.get(index));
+            let path = answer.id.parse().ok().and_then(|index: usize| files.get(index));
             let path = path.ok_or_else(|| Failure::unavailable("the service answered what was not asked"))?;
             match answer.outcome {
                 Some(Outcome::Response(response)) => {
@@ -159,7 +165,7 @@ impl Seal {
         }
         progress.finish_and_clear();
         reader.await.map_err(|e| Failure::new(exit::SOFTWARE, e))??;
-        if answered < self.files.len() {
+        if answered < files.len() {
             return Err(Failure::unavailable(
                 "the service ended the stream before every document was answered",
             ));

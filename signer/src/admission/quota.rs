@@ -1,0 +1,199 @@
+//! A client's own bounds: documents a second, documents and bytes in flight.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use governor::{DefaultDirectRateLimiter, RateLimiter, clock::Clock as _};
+
+use crate::{config, refusal::Refusal};
+
+/// What a client has used, and what it may. One for each client; a reload that leaves the rate as it was keeps it.
+#[derive(Debug)]
+pub(super) struct Quota {
+    limits: config::Quota,
+    rate: Option<Arc<DefaultDirectRateLimiter>>,
+    used: Arc<Used>,
+}
+
+/// What is in flight. Outlives a reload, so that a document is given back to what it was taken from.
+#[derive(Debug, Default)]
+struct Used {
+    documents: AtomicUsize,
+    bytes: AtomicU64,
+}
+
+/// A document's share of a quota; given back when it is dropped.
+#[derive(Debug)]
+pub(super) struct Share {
+    used: Arc<Used>,
+    bytes: u64,
+}
+
+impl Quota {
+    pub(super) fn new(limits: config::Quota, before: Option<&Self>) -> Self {
+        let same_rate =
+            |q: &&Self| (q.limits.documents_per_second, q.limits.burst) == (limits.documents_per_second, limits.burst);
+        let rate = match before.filter(same_rate) {
+            Some(before) => before.rate.clone(),
+            None => limits.documents_per_second.map(|rate| {
+                let quota = governor::Quota::per_second(rate).allow_burst(limits.burst.unwrap_or(rate));
+                Arc::new(RateLimiter::direct(quota))
+            }),
+        };
+        Self {
+            limits,
+            rate,
+            used: before.map_or_else(Arc::default, |q| Arc::clone(&q.used)),
+        }
+    }
+
+    /// Takes a document's share. `soon`: when a document in flight is likely to be answered.
+    ///
+    /// # Errors
+    /// QUOTA, with the bound that was reached.
+    pub(super) fn take(&self, bytes: u64, soon: impl Fn() -> Duration) -> Result<Share, Refusal> {
+        let used = Arc::clone(&self.used);
+        let documents = used.documents.fetch_add(1, Ordering::Relaxed);
+        let held = used.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let share = Share { used, bytes };
+        if let Some(most) = self.limits.in_flight.filter(|most| documents >= *most) {
+            return Err(refusal(Bound::Documents, format!("{most} documents in flight"), soon()));
+        }
+        let most = self.limits.in_flight_bytes.map(|most| most.as_u64());
+        if let Some(most) = most.filter(|most| held.saturating_add(bytes) > *most) {
+            return Err(refusal(Bound::Bytes, format!("{most} bytes in flight"), soon()));
+        }
+        // Last, so that what is refused for another reason spends nothing.
+        if let Some(rate) = &self.rate
+            && let Err(until) = rate.check()
+        {
+            let wait = until.wait_time_from(rate.clock().now());
+            let most = self.limits.documents_per_second.map_or(0, std::num::NonZeroU32::get);
+            return Err(refusal(Bound::Rate, format!("{most} documents a second"), wait));
+        }
+        Ok(share)
+    }
+}
+
+/// Which bound of a quota was reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bound {
+    /// Documents a second.
+    Rate,
+    /// Documents in flight.
+    Documents,
+    /// Bytes in flight.
+    Bytes,
+}
+
+impl Bound {
+    /// Its key in `[client.quota]`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Rate => "documents_per_second",
+            Self::Documents => "in_flight",
+            Self::Bytes => "in_flight_bytes",
+        }
+    }
+}
+
+fn refusal(bound: Bound, limit: String, retry_after: Duration) -> Refusal {
+    Refusal::Quota {
+        bound,
+        limit,
+        retry_after: retry_after.max(Duration::from_millis(1)),
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.used.documents.fetch_sub(1, Ordering::Relaxed);
+        self.used.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use bytesize::ByteSize;
+
+    use super::*;
+
+    const SOON: Duration = Duration::from_millis(7);
+
+    fn soon() -> Duration {
+        SOON
+    }
+
+    fn bound(outcome: Result<Share, Refusal>) -> (Bound, Duration) {
+        match outcome {
+            Err(Refusal::Quota { bound, retry_after, .. }) => (bound, retry_after),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn documents_and_bytes_in_flight_are_given_back() {
+        let quota = Quota::new(
+            config::Quota {
+                in_flight: Some(2),
+                in_flight_bytes: Some(ByteSize(100)),
+                ..config::Quota::default()
+            },
+            None,
+        );
+        let first = quota.take(60, soon).unwrap();
+        assert_eq!(bound(quota.take(41, soon)), (Bound::Bytes, SOON));
+        let second = quota.take(40, soon).unwrap();
+        assert_eq!(bound(quota.take(0, soon)), (Bound::Documents, SOON));
+        drop((first, second));
+        assert!(quota.take(100, soon).is_ok());
+    }
+
+    #[test]
+    fn a_rate_allows_its_burst_and_says_when_to_come_back() {
+        let limits = config::Quota {
+            documents_per_second: NonZeroU32::new(1),
+            burst: NonZeroU32::new(3),
+            ..config::Quota::default()
+        };
+        let quota = Quota::new(limits, None);
+        for _ in 0..3 {
+            drop(quota.take(1, soon).unwrap());
+        }
+        let (reached, wait) = bound(quota.take(1, soon));
+        assert_eq!(reached, Bound::Rate);
+        assert!(
+            wait > Duration::from_millis(100) && wait <= Duration::from_secs(1),
+            "{wait:?}"
+        );
+        // A reload that leaves the rate alone gives nothing new; another rate begins anew.
+        assert_eq!(bound(Quota::new(limits, Some(&quota)).take(1, soon)).0, Bound::Rate);
+        let more = config::Quota {
+            burst: NonZeroU32::new(4),
+            ..limits
+        };
+        assert!(Quota::new(more, Some(&quota)).take(1, soon).is_ok());
+    }
+
+    #[test]
+    fn what_is_in_flight_outlives_a_reload() {
+        let limits = config::Quota {
+            in_flight: Some(1),
+            ..config::Quota::default()
+        };
+        let before = Quota::new(limits, None);
+        let share = before.take(1, soon).unwrap();
+        let after = Quota::new(limits, Some(&before));
+        assert_eq!(bound(after.take(1, soon)).0, Bound::Documents);
+        drop(share);
+        assert!(after.take(1, soon).is_ok());
+    }
+}

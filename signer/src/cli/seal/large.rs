@@ -1,0 +1,226 @@
+//! `muhurdar seal` with a file that is too large for one message: chunks out, chunks in, and never all of it in memory.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use aws_lc_rs::digest;
+use muhurdar_proto::seal::v1::{
+    DetachedSeal, SealLargeEnd, SealLargeHeader, SealLargeRequest, SealLargeResult, seal_large_request::Part as Ask,
+    seal_large_response::Part, seal_service_client::SealServiceClient,
+};
+use tokio::{
+    fs::File,
+    io::{AsyncReadExt as _, AsyncSeekExt as _, AsyncWriteExt as _},
+    sync::mpsc,
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
+use tonic_types::StatusExt as _;
+
+use super::{Failure, Seal, exit};
+
+/// A file of more bytes goes in chunks: well below what a service takes in one message by default.
+const LARGE: u64 = 8 << 20;
+/// Bytes of a chunk.
+const CHUNK: usize = 256 << 10;
+
+impl Seal {
+    /// The files that go in chunks, and those that go whole.
+    pub(super) async fn by_size(&self) -> Result<(Vec<PathBuf>, Vec<PathBuf>), Failure> {
+        let (mut large, mut small) = (Vec::new(), Vec::new());
+        for path in &self.files {
+            let found = tokio::fs::metadata(path).await;
+            let size = found.map_err(|e| Failure::io(path.display(), &e))?.len();
+            if size > LARGE { &mut large } else { &mut small }.push(path.clone());
+        }
+        Ok((large, small))
+    }
+
+    /// One after the other; one that cannot be sealed does not keep the next from it.
+    pub(super) async fn seal_large(&self, channel: Channel, files: &[PathBuf]) -> Result<(), Failure> {
+        let mut client = SealServiceClient::new(channel);
+        let mut failed = None;
+        for path in files {
+            match self.seal_one_large(&mut client, path).await {
+                Ok((written, result)) => {
+                    println!("{} -> {} at {}", path.display(), written.display(), result.signing_time);
+                }
+                Err(failure) => {
+                    eprintln!("{}: {}", path.display(), failure.message());
+                    failed = Some(failure.code());
+                }
+            }
+        }
+        failed.map_or(Ok(()), |code| Err(Failure::silent(code)))
+    }
+
+    async fn seal_one_large(
+        &self,
+        client: &mut SealServiceClient<Channel>,
+        path: &Path,
+    ) -> Result<(PathBuf, SealLargeResult), Failure> {
+        let at = |e: io::Error| Failure::io(path.display(), &e);
+        let mut file = File::open(path).await.map_err(at)?;
+        let header = SealLargeHeader {
+            taxpayer: self.taxpayer.clone(),
+            answer: self.answer().into(),
+            size: file.metadata().await.map_err(at)?.len(),
+            ..SealLargeHeader::default()
+        };
+        let (requests, outgoing) = mpsc::channel(4);
+        let sending = tokio::spawn(async move {
+            let mut part = Ask::Header(header);
+            loop {
+                let request = SealLargeRequest { part: Some(part) };
+                if requests.send(request).await.is_err() {
+                    // The service has refused: its answer says why.
+                    return Ok(());
+                }
+                let mut chunk = vec![0; CHUNK];
+                let read = file.read(&mut chunk).await?;
+                if read == 0 {
+                    return Ok(());
+                }
+                chunk.truncate(read);
+                part = Ask::Chunk(chunk.into());
+            }
+        });
+        let mut answers = client
+            .seal_large(ReceiverStream::new(outgoing))
+            .await
+            .map_err(|s| of_document(&s))?
+            .into_inner();
+        let Some(Part::Result(result)) = answers
+            .message()
+            .await
+            .map_err(|s| of_document(&s))?
+            .and_then(|a| a.part)
+        else {
+            return Err(Failure::unavailable("the service did not begin with a result"));
+        };
+        sending
+            .await
+            .map_err(|e| Failure::new(exit::SOFTWARE, e))?
+            .map_err(at)?;
+
+        let mut target = Target::create(self.destination(path)?).await?;
+        if let Some(seal) = &result.seal {
+            target.splice(path, seal).await?;
+        }
+        loop {
+            match answers
+                .message()
+                .await
+                .map_err(|s| of_document(&s))?
+                .and_then(|a| a.part)
+            {
+                Some(Part::Chunk(chunk)) => target.write(&chunk).await?,
+                Some(Part::End(end)) => return Ok((target.finish(&end).await?, result)),
+                _ => {
+                    return Err(Failure::unavailable(
+                        "the service ended before the sealed document was whole",
+                    ));
+                }
+            }
+        }
+    }
+}
+
+/// A status that says something about one document.
+fn of_document(status: &tonic::Status) -> Failure {
+    use tonic::Code;
+    let code = match status.code() {
+        Code::Unauthenticated | Code::PermissionDenied => exit::PERMISSION,
+        Code::InvalidArgument | Code::FailedPrecondition | Code::NotFound => exit::FAILED,
+        _ => exit::UNAVAILABLE,
+    };
+    let details = status.get_error_details();
+    let reason = details.error_info().map_or("", |info| info.reason.as_str());
+    let place = details.bad_request().and_then(|b| b.field_violations.first());
+    let message = place.map_or(status.message(), |violation| violation.description.as_str());
+    Failure::new(code, format_args!("{reason}: {message}"))
+}
+
+/// A sealed file on its way in, under another name until it is whole.
+struct Target {
+    path: PathBuf,
+    part: PathBuf,
+    file: File,
+    digest: digest::Context,
+    bytes: u64,
+    whole: bool,
+}
+
+impl Drop for Target {
+    fn drop(&mut self) {
+        if !self.whole {
+            let _ = std::fs::remove_file(&self.part);
+        }
+    }
+}
+
+impl Target {
+    async fn create(path: PathBuf) -> Result<Self, Failure> {
+        let mut part = path.clone().into_os_string();
+        part.push(".part");
+        let part = PathBuf::from(part);
+        let file = File::create(&part).await.map_err(|e| Failure::io(part.display(), &e))?;
+        Ok(Self {
+            path,
+            part,
+            file,
+            digest: digest::Context::new(&digest::SHA256),
+            bytes: 0,
+            whole: false,
+        })
+    }
+
+    async fn write(&mut self, piece: &[u8]) -> Result<(), Failure> {
+        self.digest.update(piece);
+        self.bytes += piece.len() as u64;
+        let written = self.file.write_all(piece).await;
+        written.map_err(|e| Failure::io(self.part.display(), &e))
+    }
+
+    /// Puts the seal into what lies in `path`.
+    async fn splice(&mut self, path: &Path, seal: &DetachedSeal) -> Result<(), Failure> {
+        let at = |e: io::Error| Failure::io(path.display(), &e);
+        let mut file = File::open(path).await.map_err(at)?;
+        self.copy(&mut file, path, Some(seal.offset)).await?;
+        self.write(&seal.replacement).await?;
+        let behind = seal.offset.saturating_add(seal.length);
+        file.seek(io::SeekFrom::Start(behind)).await.map_err(at)?;
+        self.copy(&mut file, path, None).await
+    }
+
+    async fn copy(&mut self, from: &mut File, path: &Path, most: Option<u64>) -> Result<(), Failure> {
+        let mut from = from.take(most.unwrap_or(u64::MAX));
+        let mut chunk = vec![0; CHUNK];
+        loop {
+            let read = from.read(&mut chunk).await;
+            match read.map_err(|e| Failure::io(path.display(), &e))? {
+                0 => return Ok(()),
+                read => self.write(&chunk[..read]).await?,
+            }
+        }
+    }
+
+    /// The file has its name once its digest is the one that the service has sealed.
+    async fn finish(mut self, end: &SealLargeEnd) -> Result<PathBuf, Failure> {
+        if self.digest.clone().finish().as_ref() != &end.sealed_document_sha256[..] || self.bytes != end.size {
+            return Err(Failure::unavailable(
+                "what came is not what the service has sealed; try again",
+            ));
+        }
+        let written = async {
+            self.file.flush().await?;
+            self.file.sync_all().await?;
+            tokio::fs::rename(&self.part, &self.path).await
+        };
+        written.await.map_err(|e| Failure::io(self.path.display(), &e))?;
+        self.whole = true;
+        Ok(self.path.clone())
+    }
+}

@@ -1,0 +1,92 @@
+//! What of the server may change while it runs: who is known, whom TLS trusts, how many may connect.
+
+use std::{sync::Arc, time::Duration};
+
+use arc_swap::{ArcSwap, Guard};
+
+use super::{identity::Peer, tls::Trust};
+use crate::{
+    admission::{Access, Caller},
+    config::Config,
+    refusal::Refusal,
+};
+
+/// The changeable part of the server; every request looks at what it is then.
+#[derive(Debug)]
+pub struct Live {
+    access: ArcSwap<Access>,
+    trust: ArcSwap<Trust>,
+    settings: ArcSwap<Settings>,
+}
+
+/// Numbers of the configuration that a reload may change.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Settings {
+    pub(super) handshake_timeout: Duration,
+    pub(super) max_connections: usize,
+    pub(super) max_connections_per_client: usize,
+    pub(super) batch_items: usize,
+    pub(super) stream_in_flight: usize,
+}
+
+impl Settings {
+    fn of(config: &Config) -> Self {
+        Self {
+            handshake_timeout: config.server.handshake_timeout,
+            max_connections: config.server.max_connections,
+            max_connections_per_client: config.server.max_connections_per_client,
+            batch_items: config.limits.batch_items,
+            stream_in_flight: config.limits.stream_in_flight,
+        }
+    }
+}
+
+impl Live {
+    pub(super) fn new(config: &Config, trust: Trust) -> Arc<Self> {
+        Arc::new(Self {
+            access: ArcSwap::from_pointee(Access::new(&config.clients)),
+            trust: ArcSwap::from_pointee(trust),
+            settings: ArcSwap::from_pointee(Settings::of(config)),
+        })
+    }
+
+    /// Takes over a new configuration whose TLS files have been read. Connections stay; at its next call each is looked at
+    /// again, by what is trusted then.
+    pub(crate) fn replace(&self, config: &Config, trust: Trust) {
+        let access = Access::after(&self.access.load(), &config.clients);
+        self.trust.store(Arc::new(trust));
+        self.access.store(Arc::new(access));
+        self.settings.store(Arc::new(Settings::of(config)));
+    }
+
+    pub(crate) fn trust(&self) -> Guard<Arc<Trust>> {
+        self.trust.load()
+    }
+
+    pub(super) fn access(&self) -> Guard<Arc<Access>> {
+        self.access.load()
+    }
+
+    pub(super) fn settings(&self) -> Guard<Arc<Settings>> {
+        self.settings.load()
+    }
+
+    /// Whether somebody has a certificate that is trusted now.
+    ///
+    /// # Errors
+    /// UNAUTHENTICATED without one, or where it was revoked or lost its authority since the connection was made.
+    pub(super) fn authenticate(&self, peer: Option<&Peer>) -> Result<(), Refusal> {
+        peer.filter(|peer| peer.names.is_some() && peer.is_trusted_by(&self.trust.load()))
+            .map(drop)
+            .ok_or(Refusal::Unauthenticated)
+    }
+
+    /// Who calls, by what is known and trusted now.
+    ///
+    /// # Errors
+    /// As [`Live::authenticate`]; ACCESS where no client has one of its names.
+    pub(super) fn caller(&self, peer: Option<&Peer>) -> Result<Arc<Caller>, Refusal> {
+        self.authenticate(peer)?;
+        self.access.load().caller(peer.and_then(|peer| peer.names.as_deref()))
+    }
+}

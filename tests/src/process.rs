@@ -1,0 +1,77 @@
+//! Commands, and the binaries of this workspace.
+
+use std::{
+    path::PathBuf,
+    process::{Command, ExitStatus, Stdio},
+    sync::OnceLock,
+};
+
+/// What a command said, and how it ended.
+#[derive(Debug)]
+pub struct Output {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// Standard output, then standard error.
+    pub text: String,
+}
+
+impl Output {
+    /// Runs a command to its end.
+    #[must_use]
+    pub fn of(command: &mut Command) -> Self {
+        let output = command.stdin(Stdio::null()).output();
+        let output = output.unwrap_or_else(|e| panic!("{}: {e}", command.get_program().display()));
+        let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        Self {
+            status: output.status,
+            text,
+        }
+    }
+}
+
+/// `muhurdar` with these arguments.
+#[must_use]
+pub fn muhurdar(arguments: &[&str]) -> Output {
+    Output::of(Command::new(binary("muhurdar")).args(arguments))
+}
+
+/// A binary of this workspace, built: the one named by `MUHURDAR_BIN` (`MUHURDAR_LOADTEST_BIN`), else by cargo, in the
+/// profile of the tests.
+#[must_use]
+pub fn binary(name: &str) -> PathBuf {
+    let variable = format!("{}_BIN", name.to_uppercase().replace('-', "_"));
+    if let Some(path) = std::env::var_os(&variable) {
+        let path = PathBuf::from(path);
+        assert!(path.exists(), "{variable} names {}, which is not there", path.display());
+        return path;
+    }
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    let folder = BUILT.get_or_init(|| {
+        let folder = own_folder();
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args([
+            "build",
+            "--locked",
+            "--package",
+            "muhurdar",
+            "--package",
+            "muhurdar-loadtest",
+            "--bins",
+        ]);
+        if folder.ends_with("release") {
+            cargo.arg("--release");
+        }
+        let output = Output::of(cargo.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/..")));
+        assert!(output.status.success(), "cargo build: {}", output.text);
+        folder
+    });
+    folder.join(name)
+}
+
+/// target/PROFILE of the test that runs.
+pub(crate) fn own_folder() -> PathBuf {
+    let own = std::env::current_exe().expect("a test knows its own path");
+    // target/<profile>/deps/<test>
+    let folder = own.ancestors().nth(2);
+    folder.expect("tests lie in target/<profile>/deps").to_owned()
+}
