@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use common::{Load, close, test, verify_with_openssl};
 use muhurdar_pool::admin::{Generate, find_softhsm2};
-use muhurdar_pool::{Config, Curve, Isolation, Pool, SignInput, SlotState, TokenConfig};
+use muhurdar_pool::{Config, Curve, InitArgs, Isolation, Pool, SignInput, SlotState, TokenConfig};
 
 fn main() -> ExitCode {
     common::main(
@@ -27,6 +27,7 @@ fn main() -> ExitCode {
             ),
             test("a_wrong_pin_latches_across_the_boundary", a_wrong_pin),
             test("a_closed_pool_leaves_no_child_behind", no_child_behind),
+            test("a_smart_card_with_one_session_and_no_threads_signs", a_smart_card),
             test("the_boundary_is_cheap", the_boundary_is_cheap),
         ],
     )
@@ -176,6 +177,30 @@ async fn a_wrong_pin() {
         refused.contains("latched") && refused.contains("CKR_PIN_INCORRECT"),
         "{refused}"
     );
+}
+
+/// A card's driver wants C_Initialize(NULL), and its reader gives one session: the one that keeps the login signs.
+async fn a_smart_card() {
+    let (mut config, _) = faulty("card");
+    config.environment.push(("FAULTY_TOKEN_START".into(), "cap 1".into()));
+    config.init_args = InitArgs::None;
+    let refused = Pool::open(Config::new(vec![config.clone()])).await.unwrap_err();
+    assert!(refused.to_string().contains("single_session"), "{refused}");
+    config.single_session = true;
+    let pool = Arc::new(Pool::open(Config::new(vec![config])).await.unwrap());
+    let cap = &pool.status().tokens[0].cap;
+    assert_eq!((cap.sessions, cap.reason.as_str()), (1, "single_session"));
+    let load = Load::start(&pool, &pool.keys()[0], 4);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let tally = load.stop().await;
+    assert_eq!(
+        (tally.lost(), tally.wrong, tally.refused),
+        (0, 0, 0),
+        "{:?}",
+        tally.refusals
+    );
+    assert!(tally.signed > 0);
+    close(pool).await;
 }
 
 fn children() -> Vec<u32> {

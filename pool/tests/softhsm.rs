@@ -58,6 +58,10 @@ fn main() -> ExitCode {
                 a_qualified_token_is_fit,
             ),
             test(
+                "a_key_that_wants_its_pin_for_every_signature_is_refused_in_words",
+                a_key_that_wants_its_pin_every_time,
+            ),
+            test(
                 "the_pool_keeps_up_with_the_raw_rate",
                 the_pool_keeps_up_with_the_raw_rate,
             ),
@@ -371,6 +375,46 @@ fn a_qualified_token_is_fit() {
             );
         }
     }
+}
+
+async fn a_key_that_wants_its_pin_every_time() {
+    let config = token("every-time", &[Generate::Rsa(2048)]);
+    let made = std::process::Command::new("pkcs11-tool")
+        .arg("--module")
+        .arg(&config.module)
+        .args(["--token-label", "every-time", "--login", "--pin", common::PIN])
+        .args([
+            "--keypairgen",
+            "--key-type",
+            "rsa:2048",
+            "--id",
+            "55",
+            "--label",
+            "nagging",
+        ])
+        .arg("--always-auth")
+        .output();
+    if !made.as_ref().is_ok_and(|made| made.status.success()) {
+        println!("SKIPPED: pkcs11-tool (apt-get install opensc) did not make the key: {made:?}");
+        return;
+    }
+    let measure = muhurdar_pool::Measure {
+        sessions: 1,
+        each: Duration::ZERO,
+    };
+    let found = muhurdar_pool::qualify(&config, measure).unwrap();
+    let named = |finding: &muhurdar_pool::Finding| {
+        finding.text.contains("\"nagging\"") && finding.text.contains("CKA_ALWAYS_AUTHENTICATE")
+    };
+    assert!(
+        !found.is_fit() && found.findings.iter().any(named),
+        "{:#?}",
+        found.findings
+    );
+    let pool = open(vec![config]).await;
+    let labels: Vec<_> = pool.keys().into_iter().map(|key| key.label).collect();
+    assert_eq!(labels, ["every-time 0"], "the pool offers the other key only");
+    pool.close().await;
 }
 
 /// Figures only: a shared machine's wall time proves nothing, so what is asserted is CPU.

@@ -174,8 +174,8 @@ impl Metrics {
             lanes: gauges("muhurdar_lanes", "Lanes by token and state", &["token", "state"])?,
             lane_cap: gauges(
                 "muhurdar_lane_cap",
-                "Lanes that the token may have; the log says what sets it",
-                &["token"],
+                "Lanes that the token may have, and what limits them",
+                &["token", "reason"],
             )?,
             token_ready: gauges("muhurdar_token_ready", "1 where the token can sign", &["token"])?,
             queued: gauge("muhurdar_queued_documents", "Documents that wait for a lane")?,
@@ -276,13 +276,15 @@ impl Metrics {
         self.token_cpu.set(status.token_cpu.as_secs_f64());
         self.token_signatures.set(gauge_value(status.signatures));
         self.queued.set(gauge_value(status.queued as u64));
+        // A reason that held no longer must not stay beside the one that holds.
+        self.lane_cap.reset();
         for token in &status.tokens {
             let name = &*token.name;
             self.token_ready
                 .with_label_values(&[name])
                 .set(i64::from(token.is_ready()));
             self.lane_cap
-                .with_label_values(&[name])
+                .with_label_values(&[name, &token.cap.reason])
                 .set(gauge_value(token.cap.sessions as u64));
             let lanes = [
                 ("idle", token.lanes.idle),
