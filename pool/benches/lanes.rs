@@ -38,7 +38,7 @@ fn main() -> ExitCode {
 fn bench(name: &str, body: impl FnOnce() -> f64 + Send + 'static) -> Trial {
     Trial::bench(name, |only_try| {
         Ok::<_, Failed>((!only_try).then(|| Measurement {
-            avg: (1e9 / body()) as u64,
+            avg: u64::try_from(Duration::from_secs_f64(1.0 / body()).as_nanos()).unwrap_or(u64::MAX),
             variance: 0,
         }))
     })
