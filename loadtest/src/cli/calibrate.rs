@@ -17,6 +17,7 @@ use crate::{
     run::{self, Order},
     screen::Screen,
     target::{self, Target},
+    timeline::Hands,
 };
 
 #[derive(Debug, clap::Args)]
@@ -47,7 +48,7 @@ pub(super) fn run(args: &Args) -> Result<(), Exit> {
             setup: Setup {
                 target: Target::open(&server.endpoint, &folder.path().join("ca.crt")).map_err(Exit::failed)?,
                 branches: vec![Branch {
-                    identity: NullServer::client(folder.path()),
+                    identity: NullServer::client(folder.path()).map_err(Exit::failed)?,
                     share: 1.0,
                     priority: Priority::Unspecified,
                 }],
@@ -57,6 +58,7 @@ pub(super) fn run(args: &Args) -> Result<(), Exit> {
                     taxpayers: TaxpayerMix::new(vec![taxpayer], 0.0).ok_or_else(|| Exit::failed("no taxpayer"))?,
                     seed: 1,
                     issue_date: jiff::Zoned::now().date(),
+                    given: None,
                 },
                 mode: args.mode,
                 answer: Answer::SealedDocument,
@@ -76,8 +78,9 @@ pub(super) fn run(args: &Args) -> Result<(), Exit> {
             verify: (0.0, false),
             command: std::env::args().collect(),
             label: None,
-            zipf: 0.0,
             actions: Vec::new(),
+            hands: Hands::default(),
+            fleet: None,
             interrupted: Arc::new(AtomicBool::new(false)),
         };
         run::run(&order, &Screen::new(true))

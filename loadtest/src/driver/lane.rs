@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use http::uri::PathAndQuery;
 use muhurdar_proto::seal::v1::{
-    SealBatchResponse, SealResponse, SealStreamResponse, seal_batch_result, seal_stream_response,
+    SealBatchResponse, SealDigestResponse, SealResponse, SealStreamResponse, seal_batch_result, seal_stream_response,
 };
 use prost::Message as _;
 use rustls::ClientConfig;
@@ -42,7 +42,7 @@ pub(super) async fn run(worker: Arc<Worker>, lane: usize, tls: Arc<ClientConfig>
                 worker.lane_up(lane, sender);
                 let ended = match worker.mode() {
                     Mode::Stream => stream(&worker, client, requests).await,
-                    Mode::Unary | Mode::Batch => calls(&worker, client, requests, task).await,
+                    Mode::Unary | Mode::Batch | Mode::HashOnly => calls(&worker, client, requests, task).await,
                 };
                 if worker.stopping() {
                     return;
@@ -134,24 +134,38 @@ async fn call(worker: Arc<Worker>, mut client: Client, parcel: Parcel) {
         return refused(&worker, &tickets, &status, true);
     }
     worker.handed_over(&tickets);
-    if matches!(message, Outgoing::Batch(..)) {
-        let method = path("/muhurdar.seal.v1.SealService/SealBatch");
-        match client
-            .unary(Request::new(message), method, Wire::<SealBatchResponse>::default())
-            .await
-        {
-            Ok(response) => batch(&worker, &tickets, response.into_inner()),
-            Err(status) => refused(&worker, &tickets, &status, is_local(&status)),
+    match message {
+        Outgoing::Batch(..) => {
+            let method = path("/muhurdar.seal.v1.SealService/SealBatch");
+            match client.unary(Request::new(message), method, Wire::default()).await {
+                Ok(response) => batch(&worker, &tickets, response.into_inner()),
+                Err(status) => refused(&worker, &tickets, &status, is_local(&status)),
+            }
         }
-    } else {
-        let method = path("/muhurdar.seal.v1.SealService/Seal");
-        match client
-            .unary(Request::new(message), method, Wire::<SealResponse>::default())
-            .await
-        {
-            Ok(response) => worker.answered([(tickets[0], Ok(response.into_inner()))]),
-            Err(status) => refused(&worker, &tickets, &status, is_local(&status)),
+        Outgoing::Digest(..) => {
+            let method = path("/muhurdar.seal.v1.SealService/SealDigest");
+            match client.unary(Request::new(message), method, Wire::default()).await {
+                Ok(response) => worker.answered([(tickets[0], Ok(signed(response.into_inner())))]),
+                Err(status) => refused(&worker, &tickets, &status, is_local(&status)),
+            }
         }
+        _ => {
+            let method = path("/muhurdar.seal.v1.SealService/Seal");
+            match client.unary(Request::new(message), method, Wire::default()).await {
+                Ok(response) => worker.answered([(tickets[0], Ok(response.into_inner()))]),
+                Err(status) => refused(&worker, &tickets, &status, is_local(&status)),
+            }
+        }
+    }
+}
+
+/// A signature value as an answer without a document: the rest of the seal is put together here.
+fn signed(response: SealDigestResponse) -> SealResponse {
+    SealResponse {
+        signature_value: response.signature_value,
+        certificate_serial_number: response.certificate_serial_number,
+        receipt: response.receipt,
+        ..SealResponse::default()
     }
 }
 

@@ -91,7 +91,10 @@ pub struct Report {
     /// What `--slo` asked and found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slo: Option<Slo>,
-    /// Where it ran.
+    /// The machines that made the load, where it was not this one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub agents: Vec<AgentReport>,
+    /// Where it ran; with agents, where the controller did.
     pub machine: Machine,
 }
 
@@ -195,7 +198,7 @@ pub struct Server {
 /// The harness's account of itself.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Generator {
-    /// Threads.
+    /// Threads, on all machines.
     pub workers: usize,
     /// CPU per request, all measured segments.
     pub cpu_us_per_request: f64,
@@ -209,19 +212,47 @@ pub struct Generator {
     pub strays: u64,
 }
 
+/// A machine that made a part of the load.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AgentReport {
+    /// `host:port`.
+    pub name: String,
+    /// Its wall clock less the controller's, microseconds.
+    pub clock_offset_us: f64,
+    /// What that may be wrong by, and by how much it may have begun too early or too late.
+    pub clock_bound_us: f64,
+    /// How far its clock and the controller's parted in the run, beyond what the comparisons may be wrong by.
+    pub clock_drift_us: f64,
+    /// Requests asked of it, measured segments.
+    pub offered: u64,
+    /// Seals.
+    pub sealed: u64,
+    /// Failures.
+    pub failed: u64,
+    /// Not sent.
+    pub missed: u64,
+    /// Its account of itself.
+    pub generator: Generator,
+    /// What it ran on.
+    pub machine: Machine,
+}
+
 /// What was sent.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Workload {
     /// `host:port`.
     pub endpoint: String,
-    /// `stream`, `unary`, `batch`.
+    /// `stream`, `unary`, `batch`, `hash-only`.
     pub mode: String,
-    /// `sealed_document` or `signature_only`.
+    /// `sealed_document`, `signature_only`, or `signature_value` in hash-only mode.
     pub answer: String,
     /// Kinds of documents.
     pub kinds: Vec<String>,
     /// As `--size` spelled it.
     pub size: String,
+    /// Documents of the user's own, instead of generated ones of `kinds` and `size`.
+    #[serde(default)]
+    pub given_documents: usize,
     /// Mean bytes of a request's document.
     pub request_bytes: f64,
     /// Mean bytes of an answer's document or seal.
@@ -333,6 +364,9 @@ pub struct Series {
 pub struct Event {
     /// Seconds since the run began.
     pub at_s: f64,
+    /// When it was over, where it lasted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until_s: Option<f64>,
     /// What.
     pub what: String,
 }
