@@ -28,6 +28,7 @@ impl Worker {
             // The clock of the report begins with the load, not with the handshakes.
             self.lock().recorder.origin = start;
         }
+        self.wait(start, alarm).await;
         for (nth, (load, duration)) in stretch.segments.iter().enumerate() {
             let segment = stretch.first + nth;
             let end = start + *duration;
