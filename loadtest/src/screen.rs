@@ -65,6 +65,8 @@ impl Screen {
     pub(crate) fn begin(&self, total: Duration) {
         self.began.set(Some((Instant::now(), total)));
         self.last_line.set(Some(Instant::now()));
+        // A search is many runs, and each counts from nothing.
+        self.last_seals.set((None, 0, 0.0));
         if self.terminal {
             self.bar.disable_steady_tick();
             self.bar.reset();
@@ -82,7 +84,7 @@ impl Screen {
         let (last, before, mut rate) = self.last_seals.get();
         match last {
             Some(last) if now.duration_since(last) >= Duration::from_millis(500) => {
-                rate = (sealed - before) as f64 / now.duration_since(last).as_secs_f64();
+                rate = sealed.saturating_sub(before) as f64 / now.duration_since(last).as_secs_f64();
                 self.last_seals.set((Some(now), sealed, rate));
             }
             None => self.last_seals.set((Some(now), sealed, 0.0)),

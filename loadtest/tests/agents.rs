@@ -216,7 +216,7 @@ fn an_agent_that_is_lost_ends_the_run_and_not_with_figures() {
             std::thread::sleep(Duration::from_millis(2));
         }
         for end in [near, far] {
-            end.shutdown(std::net::Shutdown::Both).unwrap();
+            let _ = end.shutdown(std::net::Shutdown::Both);
         }
     });
     let error = run::run(&order, &Screen::new(true)).unwrap_err();
