@@ -36,6 +36,8 @@ enum Command {
     AgentKeys(agent::KeyArgs),
     /// What the generator itself can do on this machine, against a service that seals nothing
     Calibrate(calibrate::Args),
+    /// The form of report.json, as JSON Schema
+    Schema,
     /// A service that seals nothing, to try the harness on
     Null(null::Args),
 }
@@ -95,6 +97,10 @@ pub fn main() -> ExitCode {
         Command::Null(args) => null::run(&args),
         Command::Agent(args) => agent::run(&args),
         Command::AgentKeys(args) => agent::make_keys(&args),
+        Command::Schema => {
+            print!("{}", crate::report::schema());
+            Ok(())
+        }
         Command::Calibrate(args) => calibrate::run(&args),
     };
     match result {

@@ -6,21 +6,23 @@
 
 mod hgrm;
 mod html;
+mod schema;
 mod table;
 
 use std::{collections::BTreeMap, fs, io, path::Path, path::PathBuf};
 
 use hdrhistogram::Histogram;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use self::table::table;
+pub use self::{schema::schema, table::table};
 use crate::machine::Machine;
 
 /// The name of this form of report, in the field `schema`.
 pub const SCHEMA: &str = "muhurdar-loadtest/1";
 
 /// A run. Times are microseconds where the name ends in `_us`, seconds where it ends in `_s`; rates are per second.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Report {
     /// [`SCHEMA`].
     pub schema: String,
@@ -107,7 +109,7 @@ impl Report {
 }
 
 /// Failures of one code and reason.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Failures {
     /// gRPC code, or UNANSWERED, EMPTY_ANSWER.
     pub code: String,
@@ -120,7 +122,7 @@ pub struct Failures {
 }
 
 /// Points of a distribution, microseconds.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Quantiles {
     /// Median.
     pub p50: u64,
@@ -154,7 +156,7 @@ impl Quantiles {
 }
 
 /// How answers were verified.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Verification {
     /// Share of the answers that were to be verified.
     pub share: f64,
@@ -167,7 +169,7 @@ pub struct Verification {
 }
 
 /// What the token does by itself.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Ceiling {
     /// Signatures per second: the mean of the measurements around the load.
     pub sign_per_s: f64,
@@ -183,7 +185,7 @@ pub struct Ceiling {
 }
 
 /// The server's own account.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Server {
     /// CPU per seal, user and system.
     pub cpu_us_per_seal: Option<f64>,
@@ -196,7 +198,7 @@ pub struct Server {
 }
 
 /// The harness's account of itself.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Generator {
     /// Threads, on all machines.
     pub workers: usize,
@@ -213,7 +215,7 @@ pub struct Generator {
 }
 
 /// A machine that made a part of the load.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct AgentReport {
     /// `host:port`.
     pub name: String,
@@ -238,7 +240,7 @@ pub struct AgentReport {
 }
 
 /// What was sent.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Workload {
     /// `host:port`.
     pub endpoint: String,
@@ -270,7 +272,7 @@ pub struct Workload {
 }
 
 /// A piece of the plan.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct SegmentReport {
     /// As the plan names it.
     pub name: String,
@@ -307,7 +309,7 @@ pub struct SegmentReport {
 }
 
 /// A branch.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct BranchReport {
     /// As its certificate's file is called.
     pub name: String,
@@ -328,7 +330,7 @@ pub struct BranchReport {
 }
 
 /// A point of the percentile curve.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct CurvePoint {
     /// Share of the requests at or below.
     pub quantile: f64,
@@ -339,7 +341,7 @@ pub struct CurvePoint {
 }
 
 /// The run in slices of equal length.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Series {
     /// Length of a slice.
     pub slice_s: f64,
@@ -360,7 +362,7 @@ pub struct Series {
 }
 
 /// Something that happened.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Event {
     /// Seconds since the run began.
     pub at_s: f64,
@@ -372,7 +374,7 @@ pub struct Event {
 }
 
 /// What `--slo` asked and found.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Slo {
     /// As it was written.
     pub asked: String,
@@ -383,7 +385,7 @@ pub struct Slo {
 }
 
 /// One rate of the search.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct SloTrial {
     /// Offered rate.
     pub rate_per_s: f64,

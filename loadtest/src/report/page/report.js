@@ -206,11 +206,12 @@ function heat() {
   return box('Latency heat map', 'Every seal, by when it was due and how long it took; the darker, the more. Two ways of answering show as two bands.',
     chart(230, (s, w, h) => {
       const x = timeAxis(s, w, h, 'latency'), y = logAxis(s, w, h, low, high);
-      const wide = x(S.slice_s) - x(0), colors = Array.from({ length: 17 }, (_, i) => mix(.12 + .88 * i / 16));
+      const colors = Array.from({ length: 17 }, (_, i) => mix(.12 + .88 * i / 16));
       S.heat.forEach((slice, i) => slice.forEach((v, row) => {
         if (!v) return;
         const up = y(S.heat_us[row + 1] || S.heat_us[row] * 2), down = y(S.heat_us[row]);
-        s.append(svg('rect', { x: x(i * S.slice_s), y: up, width: wide + .4, height: Math.max(1, down - up + .3), fill: colors[Math.round(16 * Math.sqrt(v / most))] }));
+        const from = x(i * S.slice_s), to = x((i + 1) * S.slice_s);
+        if (to > from) s.append(svg('rect', { x: from, y: up, width: to - from + .4, height: Math.max(1, down - up + .3), fill: colors[Math.round(16 * Math.sqrt(v / most))] }));
       }));
       eventMarks(s, h, x);
       hover(s, w, h, px => {
@@ -315,7 +316,7 @@ function objective() {
   if (!R.slo) return null;
   return box('Objective', `${R.slo.asked}: ${R.slo.holds_per_s == null ? 'no rate that was tried holds it' : `holds up to ${group(R.slo.holds_per_s)} requests/s`}.`, table(
     [n('asked/s'), n('sealed/s'), n('p99'), n('failed or not sent'), 'held'],
-    R.slo.tried.map(t => [n(group(t.rate_per_s)), n(group(t.achieved_per_s)), n(time(t.p99_us)), n(percent(t.errors, 2)), t.held ? 'yes' : t.why])));
+    [...R.slo.tried].sort((a, b) => a.rate_per_s - b.rate_per_s).map(t => [n(group(t.rate_per_s)), n(group(t.achieved_per_s)), n(time(t.p99_us)), n(percent(t.errors, 2)), t.held ? 'yes' : t.why])));
 }
 function environment() {
   const m = R.machine, g = R.generator, w = R.workload;
