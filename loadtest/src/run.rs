@@ -196,9 +196,16 @@ fn assemble(
             1e6 / seals.max(1.0)
         ));
     }
+    if let Some(restarts) = watch.map(|watch| watch.restarts).filter(|restarts| *restarts > 0) {
+        notes.push(format!(
+            "the service began again {restarts} time{} in the run: of its CPU, up to a second before each is missing",
+            if restarts == 1 { "" } else { "s" }
+        ));
+    }
     if let Some(problem) = watch.and_then(|watch| watch.last_problem.clone()) {
         notes.push(format!("the server's metrics could not always be read: {problem}"));
     }
+    let series = series(record, driven);
     Report {
         schema: report::SCHEMA.to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -237,7 +244,8 @@ fn assemble(
         workload: workload(setup, driven),
         branches: branches(setup, driven),
         curve: report::curve(&latency_record.times.latency, &latency_record.times.service),
-        series: series(record, driven),
+        knee: report::knee::find(&driven.segments, &segments, &series),
+        series,
         segments,
         events: Vec::new(),
         slo: None,

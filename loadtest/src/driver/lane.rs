@@ -47,7 +47,12 @@ pub(super) async fn run(worker: Arc<Worker>, lane: usize, tls: Arc<ClientConfig>
                 if worker.stopping() {
                     return;
                 }
-                worker.lane_down(lane, &ended);
+                let failure = Failure {
+                    code: ended.code,
+                    reason: &ended.reason,
+                    message: &ended.message,
+                };
+                worker.lane_down(lane, failure);
             }
             Err(_) if worker.stopping() => return,
             Err(_) => {}
@@ -65,9 +70,44 @@ fn outgoing(worker: Arc<Worker>, requests: Requests) -> impl Stream<Item = Outgo
     })
 }
 
-async fn stream(worker: &Arc<Worker>, mut client: Client, requests: Requests) -> String {
+/// How a connection's traffic came to its end.
+struct Ended {
+    code: &'static str,
+    /// The server's, where it gave one.
+    reason: String,
+    message: String,
+}
+
+impl Ended {
+    fn broken(message: &(impl ToString + ?Sized)) -> Self {
+        Self {
+            code: "UNAVAILABLE",
+            reason: "CONNECTION".to_owned(),
+            message: message.to_string(),
+        }
+    }
+
+    /// A status that ended a stream: the server's own word, or this side's for a connection that broke.
+    fn by(status: &Status) -> Self {
+        if is_local(status) {
+            return Self::broken(status.message());
+        }
+        let given = reason(&pb::Status::decode(status.details()).unwrap_or_default());
+        Self {
+            code: code_name(status.code()),
+            reason: if given.is_empty() {
+                "CONNECTION".to_owned()
+            } else {
+                given
+            },
+            message: status.message().to_owned(),
+        }
+    }
+}
+
+async fn stream(worker: &Arc<Worker>, mut client: Client, requests: Requests) -> Ended {
     if let Err(error) = client.ready().await {
-        return error.to_string();
+        return Ended::broken(&error);
     }
     let requests = Request::new(outgoing(worker.clone(), requests));
     let call = client.streaming(
@@ -77,13 +117,13 @@ async fn stream(worker: &Arc<Worker>, mut client: Client, requests: Requests) ->
     );
     let mut answers = match call.await {
         Ok(response) => response.into_inner(),
-        Err(status) => return describe(&status),
+        Err(status) => return Ended::by(&status),
     };
     loop {
         match answers.message().await {
             Ok(Some(answer)) => item(worker, answer),
-            Ok(None) => return "the service ended the stream".to_owned(),
-            Err(status) => return describe(&status),
+            Ok(None) => return Ended::broken("the service ended the stream"),
+            Err(status) => return Ended::by(&status),
         }
     }
 }
@@ -112,16 +152,16 @@ async fn calls(
     client: Client,
     mut requests: Requests,
     mut connection: JoinHandle<Result<(), hyper::Error>>,
-) -> String {
+) -> Ended {
     loop {
         tokio::select! {
             parcel = requests.recv() => match parcel {
                 Some(parcel) => drop(tokio::spawn(call(worker.clone(), client.clone(), parcel))),
-                None => return String::new(),
+                None => return Ended::broken("the run is over"),
             },
             ended = &mut connection => return match ended {
-                Ok(Err(error)) => error.to_string(),
-                _ => "the service closed the connection".to_owned(),
+                Ok(Err(error)) => Ended::broken(&error),
+                _ => Ended::broken("the service closed the connection"),
             },
         }
     }
@@ -210,10 +250,6 @@ fn refused(worker: &Arc<Worker>, tickets: &[u64], status: &Status, local: bool) 
 /// A status that the server did not send: the connection broke on this side of it.
 fn is_local(status: &Status) -> bool {
     std::error::Error::source(status).is_some()
-}
-
-fn describe(status: &Status) -> String {
-    format!("{}: {}", code_name(status.code()), status.message())
 }
 
 fn failure<'a>(status: &'a pb::Status, reason: &'a str) -> Failure<'a> {

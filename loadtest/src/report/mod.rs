@@ -6,6 +6,7 @@
 
 mod hgrm;
 mod html;
+pub(crate) mod knee;
 mod schema;
 mod table;
 
@@ -90,6 +91,9 @@ pub struct Report {
     /// Things that were done to the service, or happened to it, on the clock of `series`.
     #[serde(default)]
     pub events: Vec<Event>,
+    /// Where a ramp or steps stopped being kept up with; none where they never did, and for other plans.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub knee: Option<Knee>,
     /// What `--slo` asked and found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slo: Option<Slo>,
@@ -272,7 +276,7 @@ pub struct Workload {
 }
 
 /// A piece of the plan.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 pub struct SegmentReport {
     /// As the plan names it.
     pub name: String,
@@ -371,6 +375,15 @@ pub struct Event {
     pub until_s: Option<f64>,
     /// What.
     pub what: String,
+}
+
+/// Where a growing load stopped being kept up with.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Knee {
+    /// The highest rate that was; none where not even the lowest was.
+    pub held_per_s: Option<f64>,
+    /// The next that was tried.
+    pub lost_per_s: f64,
 }
 
 /// What `--slo` asked and found.

@@ -151,7 +151,7 @@ impl Worker {
     }
 
     /// A lane lost its connection: what it carried failed.
-    pub(in crate::driver) fn lane_down(self: &Arc<Self>, lane: usize, message: &str) {
+    pub(in crate::driver) fn lane_down(self: &Arc<Self>, lane: usize, failure: Failure<'_>) {
         let mut state = self.lock();
         state.lanes[lane].requests = None;
         let keys: Vec<usize> = state
@@ -160,11 +160,6 @@ impl Worker {
             .filter(|(_, request)| request.lane == lane)
             .map(|(key, _)| key)
             .collect();
-        let failure = Failure {
-            code: "UNAVAILABLE",
-            reason: "CONNECTION",
-            message,
-        };
         for key in keys {
             self.fail(&mut state, key, failure);
             self.call_later(&state);

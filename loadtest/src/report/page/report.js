@@ -25,7 +25,7 @@ function svg(name, attributes, text) {
 const box = (title, say, ...rest) => el('section', { class: 'box' }, el('h2', {}, title), say ? el('p', { class: 'say' }, say) : null, ...rest);
 const key = (...pairs) => el('div', { class: 'key' }, ...pairs.map(([name, color, how]) => el('span', { class: how || '', style: `--c: var(${color})` }, name)));
 function table(head, rows) {
-  const cell = (tag, c) => typeof c === 'object' && c !== null && !(c instanceof Node) ? el(tag, { class: c.class || 'n' }, c.text) : el(tag, {}, c);
+  const cell = (tag, c) => typeof c === 'object' && c !== null && !(c instanceof Node) ? el(tag, { class: c.class || 'n' }, c.class === 'wrap' ? el('div', {}, c.text) : c.text) : el(tag, {}, c);
   return el('div', { class: 'scroll' }, el('table', {},
     el('thead', {}, el('tr', {}, ...head.map(h => cell('th', h)))), el('tbody', {}, ...rows.map(r => el('tr', {}, ...r.map(c => cell('td', c)))))));
 }
@@ -65,7 +65,7 @@ function timeAxis(s, w, h, unit) {
     const a = x(segment.start_s), b = x(segment.start_s + segment.duration_s);
     if (!segment.measured) s.append(svg('rect', { x: a, y: M.top, width: b - a, height: bottom - M.top, class: 'segment' }));
     if (i) s.append(svg('line', { x1: a, x2: a, y1: M.top, y2: bottom, class: 'grid' }));
-    if (R.segments.length <= 12 && b - a > segment.name.length * 7.5 + 8) s.append(svg('text', { x: (a + b) / 2, y: M.top - 7, 'text-anchor': 'middle' }, segment.name));
+    if (R.segments.length <= 12 && b - a > segment.name.length * 7.5 + 8 && (a + b) / 2 - segment.name.length * 3.7 > unit.length * 7) s.append(svg('text', { x: (a + b) / 2, y: 12, 'text-anchor': 'middle' }, segment.name));
   }
   const step = niceStep(duration, (w - M.left) / 80);
   for (let t = 0; t <= duration + 1e-9; t += step) s.append(svg('text', { x: x(t), y: h - 8, 'text-anchor': 'middle' }, +t.toFixed(3) + ' s'));
@@ -292,7 +292,8 @@ function agents() {
       n(time(a.generator.lag_us.p99)), n(percent(a.generator.busiest_thread)), `${a.machine.cpus} × ${a.machine.cpu}`])));
 }
 function segments() {
-  return box('The plan, piece by piece', null, table(
+  const knee = R.knee && (R.knee.held_per_s == null ? `Not even the lowest rate was kept up with.` : `Kept up with ${group(R.knee.held_per_s)} requests/s, not with ${group(R.knee.lost_per_s)}.`);
+  return box('The plan, piece by piece', knee, table(
     ['segment', 'loop', n('seconds'), n('asked/s'), n('sealed/s'), n('failed'), n('not sent'), n('p50'), n('p99'), n('p99.9'), n('max'), n('CPU/seal')],
     R.segments.map(s => [s.name + (s.measured ? '' : ' (not counted)'), s.concurrency ? `closed, ${s.concurrency}` : 'open', n(group(s.duration_s, 1)), n(group(s.offered_per_s)), n(group(s.achieved_per_s)), n(group(s.failed)), n(group(s.missed)),
       ...['p50', 'p99', 'p999', 'max'].map(q => n(s.sealed ? time(s.latency_us[q]) : '–')), n(s.server_cpu_us_per_seal == null ? '–' : group(s.server_cpu_us_per_seal) + ' µs')])));
@@ -316,7 +317,7 @@ function objective() {
   if (!R.slo) return null;
   return box('Objective', `${R.slo.asked}: ${R.slo.holds_per_s == null ? 'no rate that was tried holds it' : `holds up to ${group(R.slo.holds_per_s)} requests/s`}.`, table(
     [n('asked/s'), n('sealed/s'), n('p99'), n('failed or not sent'), 'held'],
-    [...R.slo.tried].sort((a, b) => a.rate_per_s - b.rate_per_s).map(t => [n(group(t.rate_per_s)), n(group(t.achieved_per_s)), n(time(t.p99_us)), n(percent(t.errors, 2)), t.held ? 'yes' : t.why])));
+    [...R.slo.tried].sort((a, b) => a.rate_per_s - b.rate_per_s).map(t => [n(group(t.rate_per_s)), n(group(t.achieved_per_s)), n(time(t.p99_us)), n(percent(t.errors, 2)), t.held ? 'yes' : { text: t.why, class: 'wrap' }])));
 }
 function environment() {
   const m = R.machine, g = R.generator, w = R.workload;
