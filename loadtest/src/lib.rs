@@ -32,6 +32,7 @@ mod recorder;
 pub mod report;
 pub mod run;
 pub mod screen;
+mod service_config;
 pub mod slo;
 pub mod target;
 pub mod timeline;

@@ -41,6 +41,8 @@ pub struct Order {
     pub ceiling: Option<CeilingOrder>,
     /// Share of the answers to verify, and whether to refuse to run without a verifier.
     pub verify: (f64, bool),
+    /// Set keys of the service's configuration, kept in the report.
+    pub config: std::collections::BTreeMap<String, String>,
     /// Kept in the report.
     pub command: Vec<String>,
     /// Kept in the report.
@@ -250,6 +252,7 @@ fn assemble(
         events: Vec::new(),
         slo: None,
         agents: Vec::new(),
+        config: order.config.clone(),
         machine: Machine::default(),
     }
 }
@@ -406,6 +409,7 @@ fn workload(setup: &Setup, driven: &Driven) -> report::Workload {
         zipf: setup.workload.taxpayers.exponent(),
         seed: setup.workload.seed,
         connections: setup.connections,
+        streams: if setup.mode == Mode::Stream { setup.streams } else { 0 },
         max_in_flight: setup.max_in_flight,
     }
 }

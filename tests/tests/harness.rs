@@ -405,7 +405,7 @@ fn documents_travel_in_every_way_and_every_seal_is_verified_by_somebody_else() {
         .unwrap();
     bench.wait_for_service();
     for way in [
-        &["--mode", "stream"][..],
+        &["--mode", "stream", "--streams", "3"][..],
         &["--mode", "unary"],
         &["--mode", "batch", "--batch", "7"],
         &["--mode", "stream", "--signature-only"],

@@ -23,7 +23,7 @@ use crate::{
     report::{self, Report},
     run::{self, Order, RunError},
     screen::Screen,
-    slo,
+    service_config, slo,
     target::{self, Identity, Target},
     timeline::{self, Action, Hands, Needs, Service},
     verify,
@@ -139,6 +139,9 @@ pub(super) struct Args {
     /// Connections per branch and thread
     #[arg(long, value_name = "N", help_heading = WORK, default_value_t = 4)]
     connections: usize,
+    /// Streams on each connection with --mode stream
+    #[arg(long, value_name = "N", help_heading = WORK, default_value_t = 1)]
+    streams: usize,
 
     /// Do things at times of the load, and draw them over the graphs. A line each: a time and fail LABEL, restore LABEL, stall TIME,
     /// token COMMAND, signal NAME, restart or run COMMAND; such as 30s fail slot-1
@@ -322,6 +325,7 @@ fn order(args: &Args) -> Result<Order, Exit> {
     };
     for (name, value) in [
         ("--connections", args.connections),
+        ("--streams", args.streams),
         ("--threads", args.threads),
         ("--concurrency", args.concurrency),
         ("--max-in-flight", args.max_in_flight),
@@ -363,6 +367,7 @@ fn order(args: &Args) -> Result<Order, Exit> {
                 Answer::SealedDocument
             },
             connections: args.connections,
+            streams: args.streams,
             batch: args.batch,
             workers: args.threads,
             max_in_flight: args.max_in_flight,
@@ -374,6 +379,12 @@ fn order(args: &Args) -> Result<Order, Exit> {
         metrics: metrics(args)?,
         ceiling,
         verify: (share, args.verify.is_some()),
+        config: args
+            .token_config
+            .clone()
+            .or_else(|| Some(dir?.join("muhurdar.toml")))
+            .map(|file| service_config::read(&file))
+            .unwrap_or_default(),
         command: std::env::args().collect(),
         label: args.label.clone(),
         actions: actions(args)?,

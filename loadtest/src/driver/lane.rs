@@ -2,14 +2,17 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::{Stream, stream};
 use http::uri::PathAndQuery;
 use muhurdar_proto::seal::v1::{
     SealBatchResponse, SealDigestResponse, SealResponse, SealStreamResponse, seal_batch_result, seal_stream_response,
 };
 use prost::Message as _;
 use rustls::ClientConfig;
-use tokio::{sync::mpsc, task::JoinHandle};
-use tokio_stream::{Stream, StreamExt as _, wrappers::UnboundedReceiverStream};
+use tokio::{
+    sync::{Mutex, mpsc},
+    task::JoinHandle,
+};
 use tonic::{Code, Request, Status, client::Grpc};
 use tonic_types::{ErrorInfo, pb};
 
@@ -41,7 +44,7 @@ pub(super) async fn run(worker: Arc<Worker>, lane: usize, tls: Arc<ClientConfig>
                 let (sender, requests) = mpsc::unbounded_channel();
                 worker.lane_up(lane, sender);
                 let ended = match worker.mode() {
-                    Mode::Stream => stream(&worker, client, requests).await,
+                    Mode::Stream => streams(&worker, client, requests).await,
                     Mode::Unary | Mode::Batch | Mode::HashOnly => calls(&worker, client, requests, task).await,
                 };
                 if worker.stopping() {
@@ -62,12 +65,31 @@ pub(super) async fn run(worker: Arc<Worker>, lane: usize, tls: Arc<ClientConfig>
     }
 }
 
+/// Requests of a connection's streams; a stream that takes more takes the next.
+type Shared = Arc<Mutex<Requests>>;
+
 /// Requests as gRPC takes them, each stamped when it does.
-fn outgoing(worker: Arc<Worker>, requests: Requests) -> impl Stream<Item = Outgoing> + Send {
-    UnboundedReceiverStream::new(requests).map(move |parcel| {
+fn outgoing(worker: Arc<Worker>, requests: Shared) -> impl Stream<Item = Outgoing> + Send {
+    stream::unfold((worker, requests), |(worker, requests)| async {
+        // Streams take turns: the lock is handed on in the order in which it was asked for.
+        let parcel = requests.lock().await.recv().await?;
         worker.handed_over(&parcel.tickets);
-        parcel.message
+        Some((parcel.message, (worker, requests)))
     })
+}
+
+/// All streams of a connection. When one ends, the connection is made anew: what ends one will end the others.
+async fn streams(worker: &Arc<Worker>, client: Client, requests: Requests) -> Ended {
+    let requests = Arc::new(Mutex::new(requests));
+    let mut running = tokio::task::JoinSet::new();
+    for _ in 0..worker.streams() {
+        let (worker, client, requests) = (worker.clone(), client.clone(), requests.clone());
+        running.spawn(async move { one_stream(&worker, client, requests).await });
+    }
+    match running.join_next().await {
+        Some(Ok(ended)) => ended,
+        _ => Ended::broken("a stream came to no end"),
+    }
 }
 
 /// How a connection's traffic came to its end.
@@ -105,7 +127,7 @@ impl Ended {
     }
 }
 
-async fn stream(worker: &Arc<Worker>, mut client: Client, requests: Requests) -> Ended {
+async fn one_stream(worker: &Arc<Worker>, mut client: Client, requests: Shared) -> Ended {
     if let Err(error) = client.ready().await {
         return Ended::broken(&error);
     }

@@ -84,6 +84,8 @@ pub struct Setup {
     pub answer: Answer,
     /// Connections per branch and worker.
     pub connections: usize,
+    /// Streams per connection in [`Mode::Stream`].
+    pub streams: usize,
     /// Documents per batch in [`Mode::Batch`].
     pub batch: usize,
     /// Threads, here or at each agent.

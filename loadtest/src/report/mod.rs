@@ -100,6 +100,9 @@ pub struct Report {
     /// The machines that made the load, where it was not this one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub agents: Vec<AgentReport>,
+    /// What is set in the service's configuration and bears on its speed, where the configuration is at hand.
+    #[serde(default)]
+    pub config: BTreeMap<String, String>,
     /// Where it ran; with agents, where the controller did.
     pub machine: Machine,
 }
@@ -271,6 +274,9 @@ pub struct Workload {
     pub seed: u64,
     /// Connections per branch and worker.
     pub connections: usize,
+    /// Streams per connection; 0 where calls travel one by one.
+    #[serde(default)]
+    pub streams: usize,
     /// The most requests in flight.
     pub max_in_flight: usize,
 }

@@ -260,6 +260,10 @@ impl Worker {
         Connection::open(&self.setup.target, tls.clone()).await
     }
 
+    pub(super) fn streams(&self) -> usize {
+        self.setup.streams
+    }
+
     pub(super) fn mode(&self) -> Mode {
         self.setup.mode
     }

@@ -203,7 +203,7 @@ function heat() {
     const a = get('--heat0'), b = get('--heat1');
     return `rgb(${a.map((v, i) => Math.round(v + (b[i] - v) * share)).join()})`;
   };
-  return box('Latency heat map', 'Every seal, by when it was due and how long it took; the darker, the more. Two ways of answering show as two bands.',
+  return box('Latency heat map', 'Every seal, by when it was due and how long it took; the stronger the colour, the more. Two ways of answering show as two bands.',
     chart(230, (s, w, h) => {
       const x = timeAxis(s, w, h, 'latency'), y = logAxis(s, w, h, low, high);
       const colors = Array.from({ length: 17 }, (_, i) => mix(.12 + .88 * i / 16));
@@ -233,7 +233,7 @@ function curve() {
       s.append(svg('text', { x: 0, y: 12, class: 'unit' }, 'latency'), svg('text', { x: w - M.right, y: 12, 'text-anchor': 'end', class: 'unit' }, 'share of the requests'));
       for (const [q, label] of [[0, '0'], [.5, '50 %'], [.9, '90 %'], [.99, '99 %'], [.999, '99.9 %'], [.9999, '99.99 %']]) if (nines(q) <= widest) {
         s.append(svg('line', { x1: x(q), x2: x(q), y1: M.top, y2: h - M.bottom, class: 'grid' }));
-        s.append(svg('text', { x: x(q), y: h - 8, 'text-anchor': q ? 'middle' : 'start' }, label));
+        if (q || x(.5) - x(0) > 34) s.append(svg('text', { x: x(q), y: h - 8, 'text-anchor': q ? 'middle' : 'start' }, label));
       }
       line(s, R.curve.map(p => [x(p.quantile), y(p.service_us)]), '--p50', { 'stroke-dasharray': '5 3' });
       line(s, R.curve.map(p => [x(p.quantile), y(p.latency_us)]), '--p99', { 'stroke-width': 2.2 });
@@ -310,8 +310,13 @@ function branches() {
 }
 function failures() {
   if (!R.failures.length) return null;
-  return box('Failures', null, table(['code', 'reason', n('count'), 'the first said'],
-    R.failures.map(f => [f.code, f.reason || '–', n(group(f.count)), { text: f.example, class: 'wrap' }])));
+  // What the first said stands below its row: on a phone it would have no room beside it.
+  const rows = R.failures.flatMap(f => [
+    el('tr', { class: 'over' }, el('td', {}, f.code), el('td', {}, f.reason || '–'), el('td', { class: 'n' }, group(f.count))),
+    el('tr', {}, el('td', { class: 'said', colspan: 3 }, f.example)),
+  ]);
+  return box('Failures', 'By code and reason, with what the first of each said.', el('table', {},
+    el('thead', {}, el('tr', {}, el('th', {}, 'code'), el('th', {}, 'reason'), el('th', { class: 'n' }, 'count'))), el('tbody', {}, ...rows)));
 }
 function objective() {
   if (!R.slo) return null;
@@ -323,13 +328,14 @@ function environment() {
   const m = R.machine, g = R.generator, w = R.workload;
   const rows = [
     ['service', w.endpoint], ['documents', `${w.given_documents ? `${group(w.given_documents)} of the user’s own` : `${w.kinds.join(', ')}; ${w.size}`}: ${bytes(w.request_bytes)} each, ${bytes(w.answer_bytes)} back (${w.answer.replace('_', ' ')}); seed ${w.seed}`],
-    ['travel', `${w.mode}, ${w.connections} connections per branch and thread, at most ${group(w.max_in_flight)} in flight`],
+    ['travel', `${w.mode}, ${w.connections} connections per branch and thread${w.streams > 1 ? ` with ${w.streams} streams each` : ''}, at most ${group(w.max_in_flight)} in flight`],
     ['taxpayers', `${w.taxpayers}${w.zipf ? `, Zipf ${w.zipf}` : ', alike'}`],
     ['token alone', R.ceiling ? `${R.ceiling.token}: ${R.ceiling.measured_per_s.map(v => group(v)).join(' and ')} signatures/s, ${R.ceiling.sessions} sessions` : 'not measured'],
     ['memory of the service', R.server && R.server.rss_bytes ? bytes(R.server.rss_bytes) + ' resident at most' : 'not known'],
     ['generator', `${g.workers} thread${g.workers > 1 ? 's' : ''}, ${group(g.cpu_us_per_request, 1)} µs of CPU per request, busiest thread ${percent(g.busiest_thread)} of a CPU, waited ${percent(g.waited)} of the time for one`],
     ['its own lateness', g.lag_us.max ? `p50 ${time(g.lag_us.p50)}, p99 ${time(g.lag_us.p99)}, max ${time(g.lag_us.max)}` : 'no open segment'],
     ['verified', R.verified + R.verify_failures ? `${group(R.verified)} good, ${group(R.verify_failures)} wrong, by ${R.verification.by}` : 'none'],
+    ...(Object.keys(R.config || {}).length ? [['configuration', Object.entries(R.config).map(([k, v]) => `${k} = ${v}`).join('; ')]] : []),
     ['machine', `${m.cpu}, ${m.cpus} CPUs, ${bytes(m.memory_bytes)}; load ${m.load_before} before, ${m.load_after} after`], ['system', `${m.system}, ${m.kernel}`],
     ['command', el('code', {}, R.command.join(' '))],
   ];
