@@ -67,15 +67,17 @@ fn a_stall_shows_in_an_open_loop_as_arithmetic_says_and_hides_in_a_closed_one() 
     };
     let open = stalled("constant:500");
     assert_eq!(open.sealed, 1500);
-    assert!(open.latency_us.p90.abs_diff(700_000) < 150_000, "{:?}", open.latency_us);
-    assert!(
-        open.latency_us.max.abs_diff(1_000_000) < 150_000,
-        "{:?}",
-        open.latency_us
-    );
+    let noise = open.generator.lag_us.max + open.latency_us.p50;
+    for (measured, expected) in [(open.latency_us.p90, 700_000), (open.latency_us.max, 1_000_000)] {
+        assert!(
+            (expected - 150_000..expected + 150_000 + noise).contains(&measured),
+            "{noise} µs of noise: {:?}",
+            open.latency_us
+        );
+    }
     let closed = stalled("closed:4");
     assert!(
-        closed.latency_us.p99 < 350_000,
+        closed.latency_us.p99 < open.latency_us.p90 / 2,
         "four callers see the stall once each: {:?}",
         closed.latency_us
     );
