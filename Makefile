@@ -1,6 +1,6 @@
 # Everything worth knowing is in scripts/; this is the list of what there is to do.
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench fuzz
+.PHONY: help demo test bench fuzz soak
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -16,3 +16,6 @@ bench: ## the benchmarks, with a table at the end
 
 fuzz: ## fuzzes the document engine, needs a nightly compiler and cargo-fuzz (SECONDS=1200, for each target)
 	@scripts/fuzz.sh $(SECONDS)
+
+soak: ## the token pool under load on a long bad day (MINUTES=10)
+	@scripts/soak.sh $(or $(MINUTES),10)

@@ -15,6 +15,7 @@ tools() {
   need xmllint libxml2-utils
   need openssl openssl
   need curl curl ca-certificates
+  need pkcs11-tool opensc
   need python3 python3
   python3 -c 'import ensurepip, venv' 2>/dev/null || MISSING+=(python3-venv)
   need shellcheck shellcheck

@@ -36,11 +36,12 @@ fn main() -> ExitCode {
 
 /// `cargo test --benches` asks only whether it would run.
 fn bench(name: &str, body: impl FnOnce() + Send + 'static) -> Trial {
-    Trial::bench(name, |only_try| {
-        if !only_try {
+    // Figures are printed; the frame's own kind of benchmark wants one number.
+    Trial::test(name, || {
+        if std::env::args().any(|argument| argument == "--bench") {
             body();
         }
-        Ok::<_, Failed>(None)
+        Ok::<_, Failed>(())
     })
 }
 

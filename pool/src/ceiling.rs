@@ -11,7 +11,7 @@ use crate::config::TokenConfig;
 use crate::driver::{self, Driver as _, FoundKey, SignCall, TokenSession};
 use crate::error::{CkrError, OpenError};
 use crate::health::probe_call;
-use crate::job::SignInput;
+use crate::job::{Hash, SignInput};
 use crate::keys::{self, KeyId, KeyKind};
 use crate::module::{LocalModule, ckr, slot_of};
 use crate::table::Entry;
@@ -83,14 +83,15 @@ impl Bench {
         }
     }
 
-    /// Signs once; answers whether the signature verifies with the key's own public key.
-    pub(crate) fn once(&self, token: &TokenConfig, key: &FoundKey) -> Result<bool, CkrError> {
+    /// Signs once, with this hash or the one that goes with the key; answers whether the signature verifies with the key's own public key.
+    pub(crate) fn once(&self, token: &TokenConfig, key: &FoundKey, hash: Option<Hash>) -> Result<bool, CkrError> {
         let invalid = CkrError {
             function: "C_SignInit",
             code: cryptoki_sys::CKR_KEY_TYPE_INCONSISTENT as u64,
         };
         let kind = KeyKind::of_spki(&key.spki_der).ok_or(invalid)?;
-        let input = SignInput::message(kind.default_hash(), &b"muhurdar check"[..]);
+        let hash = hash.unwrap_or_else(|| kind.default_hash());
+        let input = SignInput::message(hash, &b"muhurdar check"[..]);
         let mut data = Vec::new();
         let mechanism = probe_call(kind, token.rsa_mechanism, &input, &mut data);
         let made = self.session()?.sign(&SignCall {

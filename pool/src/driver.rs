@@ -121,6 +121,50 @@ flags! {
     error_state = CKF_ERROR_STATE;
 }
 
+impl TokenFlags {
+    /// The flags that are set, by their names in PKCS#11 (3.1, table 6) without `CKF_`; what only the vendor knows, as a number.
+    #[must_use]
+    pub fn names(self) -> Vec<String> {
+        let mut unknown = self.0;
+        let mut names = Vec::new();
+        for (flag, name) in FLAGS {
+            if self.0 & u64::from(flag) != 0 {
+                names.push(name.to_owned());
+                unknown &= !u64::from(flag);
+            }
+        }
+        if unknown != 0 {
+            names.push(format!("{unknown:#x}"));
+        }
+        names
+    }
+}
+
+const FLAGS: [(cryptoki_sys::CK_FLAGS, &str); 19] = [
+    (cryptoki_sys::CKF_RNG, "RNG"),
+    (cryptoki_sys::CKF_WRITE_PROTECTED, "WRITE_PROTECTED"),
+    (cryptoki_sys::CKF_LOGIN_REQUIRED, "LOGIN_REQUIRED"),
+    (cryptoki_sys::CKF_USER_PIN_INITIALIZED, "USER_PIN_INITIALIZED"),
+    (cryptoki_sys::CKF_RESTORE_KEY_NOT_NEEDED, "RESTORE_KEY_NOT_NEEDED"),
+    (cryptoki_sys::CKF_CLOCK_ON_TOKEN, "CLOCK_ON_TOKEN"),
+    (
+        cryptoki_sys::CKF_PROTECTED_AUTHENTICATION_PATH,
+        "PROTECTED_AUTHENTICATION_PATH",
+    ),
+    (cryptoki_sys::CKF_DUAL_CRYPTO_OPERATIONS, "DUAL_CRYPTO_OPERATIONS"),
+    (cryptoki_sys::CKF_TOKEN_INITIALIZED, "TOKEN_INITIALIZED"),
+    (cryptoki_sys::CKF_SECONDARY_AUTHENTICATION, "SECONDARY_AUTHENTICATION"),
+    (cryptoki_sys::CKF_USER_PIN_COUNT_LOW, "USER_PIN_COUNT_LOW"),
+    (cryptoki_sys::CKF_USER_PIN_FINAL_TRY, "USER_PIN_FINAL_TRY"),
+    (cryptoki_sys::CKF_USER_PIN_LOCKED, "USER_PIN_LOCKED"),
+    (cryptoki_sys::CKF_USER_PIN_TO_BE_CHANGED, "USER_PIN_TO_BE_CHANGED"),
+    (cryptoki_sys::CKF_SO_PIN_COUNT_LOW, "SO_PIN_COUNT_LOW"),
+    (cryptoki_sys::CKF_SO_PIN_FINAL_TRY, "SO_PIN_FINAL_TRY"),
+    (cryptoki_sys::CKF_SO_PIN_LOCKED, "SO_PIN_LOCKED"),
+    (cryptoki_sys::CKF_SO_PIN_TO_BE_CHANGED, "SO_PIN_TO_BE_CHANGED"),
+    (cryptoki_sys::CKF_ERROR_STATE, "ERROR_STATE"),
+];
+
 /// A private key as discovery finds it.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) struct FoundKey {

@@ -9,7 +9,7 @@ use deadpool::managed::Object;
 
 use crate::ckr::CkrError;
 use crate::config::RsaMechanism;
-use crate::driver::SignCall;
+use crate::driver::{Driver, SignCall};
 use crate::job::{Hash, Job, Reply, SignInput};
 use crate::keys::KeyKind;
 use crate::ladder;
@@ -128,42 +128,58 @@ pub(crate) fn heartbeat_if_idle(shared: &Arc<Shared>, slot: &Arc<Slot>) {
     shared.kick(slot.index);
 }
 
-/// Signs once on a session of its own before a slot takes work: an opened token that cannot sign is not open.
-pub(crate) fn prove(shared: &Shared, slot: &Slot, id: u64) -> Result<(), CkrError> {
-    let handles = Arc::clone(&lock(&slot.opened).handles);
-    let Some(entry) = handles.any().and_then(|key| shared.keys.get(key)) else {
-        return Ok(());
-    };
-    let Some(handle) = handles.of(entry.id) else {
-        return Ok(());
-    };
-    let input = SignInput::message(entry.kind.default_hash(), PROBE);
-    let mut data = Vec::new();
-    let mechanism = probe_call(entry.kind, slot.config.rsa_mechanism, &input, &mut data);
-    let mut session = slot.driver.session(id, slot.config.single_session)?;
-    let made = session.sign(&SignCall {
-        handle,
-        mechanism,
-        data: &data,
-        length: entry.kind.signature_len(),
-    });
-    match made {
-        Ok(made) if entry.verify(&input, &made.value) != Some(false) => {
-            slot.counters
-                .last_signature
-                .store(shared.clock.now(), Ordering::Relaxed);
-            Ok(())
+/// A signature on a session of its own before a slot takes work: an opened token that cannot sign is not open.
+pub(crate) struct Proof {
+    shared: Arc<Shared>,
+    slot: Arc<Slot>,
+}
+
+impl Proof {
+    pub(crate) fn of(shared: &Arc<Shared>, slot: &Arc<Slot>) -> Self {
+        Self {
+            shared: Arc::clone(shared),
+            slot: Arc::clone(slot),
         }
-        Ok(_) => Err(CkrError {
-            function: "C_Sign",
-            code: cryptoki_sys::CKR_SIGNATURE_INVALID as u64,
-        }),
-        // A token that only wants another mechanism is `check`'s to tell and must not be brought down for it.
-        Err(error) if ladder::classify(&error, &slot.config.module_fault_codes) == ladder::Rung::Request => {
-            tracing::warn!(token = %slot.name, %error, "the token answers but does not sign; `muhurdar check` says what it wants");
-            Ok(())
+    }
+
+    /// Makes it, in slot `id` of the module.
+    pub(crate) fn made(&self, driver: &dyn Driver, id: u64) -> Result<(), CkrError> {
+        let Self { shared, slot } = self;
+        let handles = Arc::clone(&lock(&slot.opened).handles);
+        let Some(entry) = handles.any().and_then(|key| shared.keys.get(key)) else {
+            return Ok(());
+        };
+        let Some(handle) = handles.of(entry.id) else {
+            return Ok(());
+        };
+        let input = SignInput::message(entry.kind.default_hash(), PROBE);
+        let mut data = Vec::new();
+        let mechanism = probe_call(entry.kind, slot.config.rsa_mechanism, &input, &mut data);
+        let mut session = driver.session(id, slot.config.single_session)?;
+        let made = session.sign(&SignCall {
+            handle,
+            mechanism,
+            data: &data,
+            length: entry.kind.signature_len(),
+        });
+        match made {
+            Ok(made) if entry.verify(&input, &made.value) != Some(false) => {
+                slot.counters
+                    .last_signature
+                    .store(shared.clock.now(), Ordering::Relaxed);
+                Ok(())
+            }
+            Ok(_) => Err(CkrError {
+                function: "C_Sign",
+                code: cryptoki_sys::CKR_SIGNATURE_INVALID as u64,
+            }),
+            // A token that only wants another mechanism is `check`'s to tell and must not be brought down for it.
+            Err(error) if ladder::classify(&error, &slot.config.module_fault_codes) == ladder::Rung::Request => {
+                tracing::warn!(token = %slot.name, %error, "the token answers but does not sign; `muhurdar check` says what it wants");
+                Ok(())
+            }
+            Err(error) => Err(error),
         }
-        Err(error) => Err(error),
     }
 }
 

@@ -4,7 +4,7 @@
 //! thread itself gives the lease back. A lane that failed takes itself out of the pool; one that hangs is taken out by the watchdog.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak, mpsc};
 use std::time::Instant;
 
@@ -12,6 +12,7 @@ use cryptoki_sys as ck;
 use deadpool::managed::{Manager, Metrics, Object, RecycleResult};
 use tokio::sync::oneshot;
 
+use crate::bounded::Race;
 use crate::ckr::CkrError;
 use crate::config::RsaMechanism;
 use crate::dispatch::Take;
@@ -140,7 +141,7 @@ impl Manager for LaneManager {
 /// A session that is being opened. When deadpool's time-out drops the waiting, the thread counts as lost until the call returns.
 struct Opening {
     slot: Arc<Slot>,
-    given_up: Arc<AtomicBool>,
+    given_up: Arc<Race>,
     done: bool,
 }
 
@@ -153,8 +154,11 @@ impl Opening {
 impl Drop for Opening {
     fn drop(&mut self) {
         if !self.done {
+            // Counted first, so that the thread never subtracts before.
             self.slot.counters.lost.fetch_add(1, Ordering::AcqRel);
-            self.given_up.store(true, Ordering::Release);
+            if !self.given_up.give_up() {
+                self.slot.counters.lost.fetch_sub(1, Ordering::AcqRel);
+            }
         }
     }
 }
@@ -187,7 +191,7 @@ struct Thread {
 }
 
 impl Thread {
-    fn run(self, work: &mpsc::Receiver<Lease>, ready: oneshot::Sender<Result<(), CkrError>>, given_up: &AtomicBool) {
+    fn run(self, work: &mpsc::Receiver<Lease>, ready: oneshot::Sender<Result<(), CkrError>>, given_up: &Race) {
         let session = self
             .slot
             .slot_id()
@@ -208,7 +212,7 @@ impl Thread {
         }
         let counters = &self.slot.counters;
         counters.live.fetch_sub(1, Ordering::AcqRel);
-        if lost || given_up.load(Ordering::Acquire) {
+        if lost || given_up.come_back() {
             counters.lost.fetch_sub(1, Ordering::AcqRel);
             counters.late.fetch_add(1, Ordering::Relaxed);
             self.shared.lane_returned(&self.slot);

@@ -69,7 +69,9 @@ impl Latch {
         if !flags.user_pin_initialized() && flags.login_required() {
             return Verdict::Refuse("the token has no user PIN (CKF_USER_PIN_INITIALIZED is not set)".into());
         }
-        if flags.user_pin_final_try() && !self.take_allowance() {
+        // Taken by whatever try comes next: a word that was said long ago must not be good for a last try.
+        let allowed = self.take_allowance();
+        if flags.user_pin_final_try() && !allowed {
             return Verdict::Refuse(
                 "one try is left before the user PIN locks (CKF_USER_PIN_FINAL_TRY); see that the PIN is right, then unlatch".into(),
             );
@@ -149,6 +151,15 @@ mod tests {
         assert!(matches!(latch.may_try(TokenFlags(FINAL_TRY)), Verdict::Refuse(_)));
         assert!(!unlatch(dir.path(), "hsm").unwrap());
         assert_eq!(latch.may_try(TokenFlags(FINAL_TRY)), Verdict::Try);
+        assert!(matches!(latch.may_try(TokenFlags(FINAL_TRY)), Verdict::Refuse(_)));
+    }
+
+    #[test]
+    fn an_operators_word_is_good_for_one_try_whichever_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let latch = Latch::of(Some(dir.path()), "hsm");
+        unlatch(dir.path(), "hsm").unwrap();
+        assert_eq!(latch.may_try(TokenFlags(FINE)), Verdict::Try);
         assert!(matches!(latch.may_try(TokenFlags(FINAL_TRY)), Verdict::Refuse(_)));
     }
 

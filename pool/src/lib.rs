@@ -10,6 +10,7 @@
 // CK_ULONG is as wide as the platform's long: the conversions are needed where it is not 64 bits.
 #![allow(clippy::unnecessary_cast, clippy::useless_conversion)]
 
+mod bounded;
 mod ceiling;
 mod ckr;
 mod config;

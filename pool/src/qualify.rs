@@ -10,6 +10,7 @@ use crate::ceiling::{Bench, Ceiling};
 use crate::config::{RsaMechanism, TokenConfig};
 use crate::driver::{FoundKey, TokenFacts};
 use crate::error::OpenError;
+use crate::job::Hash;
 use crate::keys::{KeyKind, hex};
 use crate::ladder::{self, Rung};
 use crate::module::slot_of;
@@ -209,7 +210,7 @@ fn judge_mechanisms(found: &mut Qualification) {
         found.fails("no mechanism for RSA signatures: neither CKM_RSA_PKCS nor CKM_SHA256_RSA_PKCS signs");
     }
     if !signs(raw) && !signs(found.mechanism("CKM_SHA512_RSA_PKCS")) {
-        found.warns("no SHA-512 with RSA: neither CKM_RSA_PKCS nor CKM_SHA512_RSA_PKCS signs");
+        found.fails("no SHA-512 with RSA, which Kamu SM asks for: neither CKM_RSA_PKCS nor CKM_SHA512_RSA_PKCS signs");
     }
     if let Some(facts) = raw.filter(|facts| facts.signs).or(sha256.filter(|facts| facts.signs)) {
         // Some tokens give sizes in bytes (PKCS#11 leaves it to the mechanism).
@@ -219,7 +220,7 @@ fn judge_mechanisms(found: &mut Qualification) {
             facts.max_bits
         };
         if most < 4096 {
-            found.warns(format!(
+            found.fails(format!(
                 "RSA keys up to {most} bits only; Kamu SM asks for 2048 to 4096"
             ));
         }
@@ -282,7 +283,7 @@ fn sign(found: &mut Qualification, config: &TokenConfig, measure: Measure) -> Re
         for mechanism in [RsaMechanism::Pkcs, RsaMechanism::ShaPkcs] {
             let mut try_with = config.clone();
             try_with.rsa_mechanism = mechanism;
-            match bench.once(&try_with, rsa) {
+            match bench.once(&try_with, rsa, None) {
                 Ok(true) => {
                     found.rsa_mechanism = Some(mechanism);
                     break;
@@ -304,6 +305,13 @@ fn sign(found: &mut Qualification, config: &TokenConfig, measure: Measure) -> Re
                 config.rsa_mechanism = works;
             }
             Some(_) => {}
+        }
+        if found.rsa_mechanism.is_some() {
+            match bench.once(&config, rsa, Some(Hash::Sha512)) {
+                Ok(true) => {}
+                Ok(false) => found.fails("a signature with SHA-512 does not verify with its own public key"),
+                Err(error) => found.fails(format!("signing with SHA-512 fails, and Kamu SM asks for it: {error}")),
+            }
         }
     }
     let Some(key) = usable.iter().copied().find(is_rsa).or(usable.first().copied()) else {

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use cryptoki_sys as ck;
 
+use crate::bounded::bounded;
 use crate::ckr::CkrError;
 use crate::driver::{self, TokenFacts};
 use crate::error::OpenError;
@@ -288,7 +289,9 @@ impl Supervisor {
             function: "C_OpenSession",
             code: ck::CKR_SESSION_HANDLE_INVALID as u64,
         })?;
-        let facts = watched.slot.driver.facts(id)?;
+        let facts = bounded(&self.shared, &watched.slot, "C_GetTokenInfo", move |driver| {
+            driver.facts(id)
+        })?;
         self.log_in(at, id, &facts)
     }
 
@@ -355,14 +358,17 @@ impl Supervisor {
     fn open(&self, at: usize) -> Result<(), Trouble> {
         let slot = &self.slots[at].slot;
         slot.counters.openings.fetch_add(1, Ordering::Relaxed);
-        slot.driver.start()?;
-        let tokens = slot.driver.tokens()?;
+        let tokens = bounded(&self.shared, slot, "C_GetSlotList", |driver| {
+            driver.start()?;
+            driver.tokens()
+        })?;
         let facts = driver::select(&tokens, &slot.config.select)
             .map_err(|why| Trouble::Unfit(OpenError::Selection(format!("token {}: {why}", slot.name))))?;
-        slot.driver.open(facts.slot)?;
+        let id = facts.slot;
+        bounded(&self.shared, slot, "C_OpenSession", move |driver| driver.open(id))?;
         lock(&slot.opened).facts = Some(facts.clone());
         self.log_in(at, facts.slot, &facts)?;
-        let found = slot.driver.discover(facts.slot)?;
+        let found = bounded(&self.shared, slot, "C_FindObjects", move |driver| driver.discover(id))?;
         for key in &found {
             if let Some(why) = &key.refused {
                 tracing::warn!(token = %slot.name, label = %key.label, "key refused: {why}");
@@ -378,7 +384,8 @@ impl Supervisor {
             opened.handles = Arc::new(handles);
             opened.cap = cap;
         }
-        health::prove(&self.shared, slot, facts.slot)?;
+        let proof = health::Proof::of(&self.shared, slot);
+        bounded(&self.shared, slot, "C_Sign", move |driver| proof.made(driver, id))?;
         slot.counters.opens.store(true, Ordering::SeqCst);
         self.shared.runtime.block_on(self.shared.warm(slot)).or_else(|error| {
             // Fewer sessions than wished are enough to begin with.
@@ -399,7 +406,7 @@ impl Supervisor {
                 code: ck::CKR_TOKEN_NOT_PRESENT as u64,
             });
         };
-        let found = slot.driver.discover(id)?;
+        let found = bounded(&self.shared, slot, "C_FindObjects", move |driver| driver.discover(id))?;
         let handles = self.shared.keys.merge(slot.index, &found);
         lock(&slot.opened).handles = Arc::new(handles);
         // Lanes carry the handles of their epoch: begin a new one without touching keeper or login.
@@ -441,10 +448,10 @@ impl Supervisor {
             }
         }
         slot.counters.reinitialisations.fetch_add(1, Ordering::Relaxed);
-        if let Err(error) = slot.driver.stop() {
+        if let Err(error) = bounded(&self.shared, &slot, "C_Finalize", |driver| driver.stop()) {
             tracing::warn!(token = %slot.name, %error, "ending the module");
         }
-        slot.driver.start()?;
+        bounded(&self.shared, &slot, "C_Initialize", |driver| driver.start())?;
         let outcome = self.open(at);
         for other in (0..self.slots.len()).filter(|other| *other != at) {
             let order = match self.slots[other].ladder.state() {

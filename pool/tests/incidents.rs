@@ -387,7 +387,9 @@ async fn a_flipped_bit() {
     pause(400).await;
     let tally = load.stop().await;
     report("flipped bits", &tally, Duration::ZERO);
-    assert_eq!(pool.status().tokens[0].wrong, 10);
+    // Where flips drive the slot up its ladder, its own proofs meet some of them.
+    let caught = pool.status().tokens[0].wrong;
+    assert!((5..=10).contains(&caught), "{caught} of 10 were caught on lanes");
     // Ten in a row: a request may meet two of them, and is refused then.
     assert!(tally.refused <= 5, "{:?}", tally.refusals);
     assert!(

@@ -74,34 +74,7 @@ async fn every_kind_of_key_signs_and_openssl_agrees() {
         Generate::Ec(Curve::P384),
         Generate::Ec(Curve::P521),
     ];
-    let pool = open(vec![token("kinds", &kinds)]).await;
-    let keys = pool.keys();
-    assert_eq!(keys.len(), kinds.len());
-    for key in &keys {
-        let message = b"what nobody here wrote must verify".as_slice();
-        let hash = key.kind.default_hash();
-        let signed = pool
-            .sign(key.id, SignInput::message(hash, message), None)
-            .await
-            .unwrap();
-        assert_eq!(signed.value.len(), key.kind.signature_len(), "{}", key.kind);
-        assert!(signed.checked);
-        verify_with_openssl(key, hash, message, &signed.value);
-    }
-    // RSA goes with every hash.
-    let rsa = keys.iter().find(|key| key.cka_id == id(0)).unwrap();
-    for hash in [Hash::Sha384, Hash::Sha512] {
-        let signed = pool
-            .sign(rsa.id, SignInput::message(hash, *b"longer"), None)
-            .await
-            .unwrap();
-        verify_with_openssl(rsa, hash, b"longer", &signed.value);
-    }
-    let status = pool.status();
-    assert!(status.is_ready());
-    assert!(status.signatures >= 8, "{status:?}");
-    assert!(status.token_cpu > Duration::ZERO);
-    pool.close().await;
+    common::every_kind_signs(token("kinds", &kinds), &kinds).await;
 }
 
 async fn a_token_that_hashes_for_itself() {

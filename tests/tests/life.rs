@@ -141,8 +141,10 @@ async fn after_sigterm_everything_admitted_is_answered() {
         "an item before the last answered one was admitted and not answered"
     );
 
-    let late = unary.seal(Branch::request(RSA, invoice(RSA, ""))).await;
-    assert_eq!(late.unwrap_err().code(), Code::Unavailable);
+    // On a connection that the server has said goodbye on, the client itself cancels a call that it could not send.
+    let late = unary.seal(Branch::request(RSA, invoice(RSA, ""))).await.unwrap_err();
+    let never_sent = late.code() == Code::Cancelled && late.details().is_empty();
+    assert!(late.code() == Code::Unavailable || never_sent, "{late:?}");
     assert_eq!(appliance.exit_code_within(END), Some(0), "the process ends, and well");
     assert!(appliance.log().contains("drained"), "{}", appliance.log());
 }

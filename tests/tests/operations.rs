@@ -69,9 +69,75 @@ fn check_finds_the_appliance_fit() {
     let config = Appliance::shared().dir().join("muhurdar.toml");
     let output = muhurdar(&["check", "--config", config.to_str().unwrap()]);
     assert!(output.status.success(), "{}", output.text);
-    let output = muhurdar(&["check", "--json", "--config", config.to_str().unwrap()]);
     assert!(
-        output.status.success() && output.text.trim_start().starts_with('{'),
+        output.text.contains("CKM_RSA_PKCS") && output.text.contains("<- the knee"),
+        "{}",
+        output.text
+    );
+    let output = muhurdar(&[
+        "check",
+        "--json",
+        "--measure",
+        "50ms",
+        "--config",
+        config.to_str().unwrap(),
+    ]);
+    assert!(output.status.success(), "{}", output.text);
+    let report: serde_json::Value = serde_json::from_str(&output.text).unwrap();
+    let found = &report["tokens"][0]["qualification"];
+    assert_eq!((&report["ok"], &found["fit"]), (&true.into(), &true.into()), "{report}");
+    assert_eq!(found["rsa_mechanism"], "pkcs", "{found}");
+    assert_eq!(found["rates"][0]["sessions"], 1, "{found}");
+    for key in found["keys"].as_array().unwrap() {
+        assert_eq!(
+            (&key["sensitive"], &key["extractable"]),
+            (&true.into(), &false.into()),
+            "{key}"
+        );
+    }
+}
+
+/// Keys that others can copy are no seal.
+#[test]
+fn check_names_a_key_that_can_leave_its_token() {
+    let prepared = muhurdar_tests::Builder::default().taxpayers(1).prepare();
+    let config = prepared.dir().join("muhurdar.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    let module = text.lines().find_map(|line| line.strip_prefix("module = ")).unwrap();
+    let made = std::process::Command::new("pkcs11-tool")
+        .env("SOFTHSM2_CONF", prepared.dir().join("token/softhsm2.conf"))
+        .args(["--module", module.trim_matches('"')])
+        .args([
+            "--login",
+            "--pin",
+            std::fs::read_to_string(prepared.dir().join("token/pin"))
+                .unwrap()
+                .trim(),
+        ])
+        .args([
+            "--token-label",
+            "muhurdar-dev",
+            "--keypairgen",
+            "--key-type",
+            "rsa:2048",
+            "--id",
+            "77",
+            "--label",
+            "open",
+        ])
+        .arg("--extractable")
+        .output();
+    match made {
+        Ok(made) if made.status.success() => {}
+        other => {
+            println!("SKIPPED: pkcs11-tool (apt-get install opensc) did not make a key: {other:?}");
+            return;
+        }
+    }
+    let output = muhurdar(&["check", "--measure", "0s", "--config", config.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1), "{}", output.text);
+    assert!(
+        output.text.contains("\"open\"") && output.text.contains("CKA_EXTRACTABLE"),
         "{}",
         output.text
     );

@@ -12,6 +12,7 @@ use std::time::Duration;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::frames::{LaneSocket, Request, Response, function, receive, send};
+use crate::bounded::STEP;
 use crate::ckr::CkrError;
 use crate::config::{InitArgs, TokenConfig};
 use crate::driver::{Driver, FoundKey, Made, SignCall, TokenFacts, TokenSession};
@@ -63,7 +64,7 @@ impl ChildModule {
     fn spawn(&self) -> io::Result<Running> {
         let (control, theirs) = UnixStream::pair()?;
         // Finding keys is many calls in one request.
-        control.set_read_timeout(Some(self.budget.saturating_mul(4)))?;
+        control.set_read_timeout(Some(self.budget.saturating_mul(STEP)))?;
         let (program, arguments) = self.command.split_first().ok_or(io::ErrorKind::InvalidInput)?;
         let child = Command::new(program)
             .args(arguments)

@@ -102,18 +102,65 @@ pub fn blocking(name: &str, body: impl Fn() + Send + 'static) -> Trial {
     })
 }
 
-/// A fresh token with these keys; CKA_ID is the position, from 1.
+/// A fresh SoftHSM2 token with these keys; CKA_ID is the position, from 1.
 pub fn token(label: &str, keys: &[Generate]) -> TokenConfig {
-    let module = Module::open(&fixture().module, InitArgs::OsLocking).unwrap();
-    module
-        .init_token(None, label, &Pin::value("87654321"), &Pin::value(PIN))
+    fresh(
+        &fixture().module,
+        None,
+        label,
+        Pin::value("87654321"),
+        Pin::value(PIN),
+        keys,
+    )
+}
+
+/// A fresh token of any module, as [`token`].
+pub fn fresh(module: &Path, slot: Option<u64>, label: &str, so_pin: Pin, pin: Pin, keys: &[Generate]) -> TokenConfig {
+    Module::open(module, InitArgs::OsLocking)
+        .unwrap()
+        .init_token(slot, label, &so_pin, &pin)
         .unwrap();
-    let config = TokenConfig::new(label, &fixture().module, Select::Label(label.into()), Pin::value(PIN));
-    let token = module.log_in(&config).unwrap();
-    for (at, what) in keys.iter().enumerate() {
-        token.generate(*what, &format!("{label} {at}"), &id(at)).unwrap();
-    }
+    let config = TokenConfig::new(label, module, Select::Label(label.into()), pin);
+    generate(&config, keys);
     config
+}
+
+/// Makes keys; CKA_ID is the position, from 1.
+pub fn generate(config: &TokenConfig, keys: &[Generate]) {
+    let token = log_in(config);
+    for (at, what) in keys.iter().enumerate() {
+        token
+            .generate(*what, &format!("{} {at}", config.name), &id(at))
+            .unwrap();
+    }
+}
+
+/// Signs with every key of a token that holds these, with every hash that goes with it; openssl verifies.
+pub async fn every_kind_signs(config: TokenConfig, kinds: &[Generate]) {
+    let pool = open(vec![config]).await;
+    let keys = pool.keys();
+    assert_eq!(keys.len(), kinds.len());
+    for key in &keys {
+        let message = b"what nobody here wrote must verify".as_slice();
+        let hashes = match key.kind {
+            KeyKind::Rsa { .. } => vec![Hash::Sha256, Hash::Sha384, Hash::Sha512],
+            kind => vec![kind.default_hash()],
+        };
+        for hash in hashes {
+            let signed = pool
+                .sign(key.id, SignInput::message(hash, message), None)
+                .await
+                .unwrap();
+            assert_eq!(signed.value.len(), key.kind.signature_len(), "{}", key.kind);
+            assert!(signed.checked);
+            verify_with_openssl(key, hash, message, &signed.value);
+        }
+    }
+    let status = pool.status();
+    assert!(status.is_ready());
+    assert!(status.signatures >= keys.len() as u64, "{status:?}");
+    assert!(status.token_cpu > Duration::ZERO);
+    pool.close().await;
 }
 
 pub fn id(at: usize) -> [u8; 1] {

@@ -50,6 +50,7 @@ pub fn main() -> ExitCode {
     if arguments.next().is_some_and(|first| first == isolation::SUBCOMMAND) {
         return isolated_module(arguments);
     }
+    end_quietly_at_a_closed_pipe();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -74,6 +75,19 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }
+}
+
+/// `muhurdar check | head`: `println!` panics where nobody reads any more, and a shell's tool ends without a word, as SIGPIPE would end it.
+fn end_quietly_at_a_closed_pipe() {
+    const SIGPIPE: i32 = 128 + 13;
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let message = panic.payload().downcast_ref::<String>();
+        if message.is_some_and(|m| m.starts_with("failed printing to stdout: Broken pipe")) {
+            std::process::exit(SIGPIPE);
+        }
+        report(panic);
+    }));
 }
 
 /// The child of `isolation = "process"`: for the pool, never for people, and so not in the help.

@@ -1,12 +1,15 @@
 //! `muhurdar check`: is the configuration valid, and is every token reachable and fit?
 
+mod qualification;
+
 use std::path::PathBuf;
 
 use clap::Args;
-use jiff::Timestamp;
-use muhurdar_pool::{Pool, SlotState, Status};
+use jiff::{SignedDuration, Timestamp};
+use muhurdar_pool::{Measure, Pool, SlotState, Status, TokenConfig, Weight};
 use serde::Serialize;
 
+use self::qualification::Qualification;
 use super::{Failure, exit};
 use crate::{
     config::Config,
@@ -18,8 +21,12 @@ use crate::{
 /// Certificates that end sooner than this are pointed out: Kamu SM reminds at three months, a new seal takes weeks.
 const EXPIRY_WARNING_DAYS: i64 = 90;
 
-/// `muhurdar check --config FILE [--json]`
+/// `muhurdar check --config FILE [--json] [--measure DURATION]`
 #[derive(Debug, Args)]
+#[command(
+    after_help = "It logs in to every token, looks at its mechanisms and keys, and signs for real. It exits with 0 where everything is fit, with 1 \
+                        where something falls short."
+)]
 pub(super) struct Check {
     /// The configuration
     #[arg(long, value_name = "FILE", env = "MUHURDAR_CONFIG")]
@@ -27,6 +34,12 @@ pub(super) struct Check {
     /// A JSON object on standard output
     #[arg(long)]
     json: bool,
+    /// How long to measure the signing rate at 1, 2, 4 … sessions, for each; it takes that much from whoever else uses the token. 0s: not at all
+    #[arg(long, value_name = "DURATION", default_value = "500ms")]
+    measure: SignedDuration,
+    /// Most sessions to measure with; without it as many as are configured
+    #[arg(long, value_name = "N")]
+    sessions: Option<usize>,
 }
 
 /// What was found.
@@ -52,6 +65,7 @@ struct TokenReport {
     sessions: usize,
     sessions_set_by: String,
     keys: usize,
+    qualification: Option<Qualification>,
 }
 
 #[derive(Debug, Serialize)]
@@ -98,17 +112,44 @@ impl Check {
         }
         match tokens::pool_config(config) {
             Err(error) => report.problems.push(error.to_string()),
-            Ok(pool) => match Pool::open(pool).await {
+            Ok(tokens) => match Pool::open(tokens.clone()).await {
                 Err(error) => report.problems.push(error.to_string()),
                 Ok(pool) => {
                     report.tokens(&pool.status(), &pool);
                     report.seals(config, &pool);
                     pool.close().await;
+                    // Only what the pool could log in to: no PIN is tried twice.
+                    for token in &tokens.tokens {
+                        self.qualify(token, &mut report);
+                    }
                 }
             },
         }
         report.ok = report.problems.is_empty();
         report
+    }
+
+    fn qualify(&self, token: &TokenConfig, report: &mut Report) {
+        let Some(entry) = report.tokens.iter_mut().find(|t| t.ready && t.name == token.name) else {
+            return;
+        };
+        let measure = Measure {
+            sessions: self.sessions.unwrap_or(entry.sessions),
+            each: self.measure.unsigned_abs(),
+        };
+        match muhurdar_pool::qualify(token, measure) {
+            Err(error) => report.problems.push(error.to_string()),
+            Ok(found) => {
+                for finding in &found.findings {
+                    let text = format!("token {}: {}", token.name, finding.text);
+                    match finding.weight {
+                        Weight::Fails => report.problems.push(text),
+                        Weight::Warns => report.warnings.push(text),
+                    }
+                }
+                entry.qualification = Some(Qualification::new(&found));
+            }
+        }
     }
 
     fn print(&self, report: &Report) -> Result<(), Failure> {
@@ -127,6 +168,9 @@ impl Check {
                 token.sessions_set_by,
                 token.model.as_deref().unwrap_or("model unknown"),
             );
+            if let Some(qualification) = &token.qualification {
+                print!("{qualification}");
+            }
         }
         for seal in &report.seals {
             println!(
@@ -183,6 +227,7 @@ impl Report {
                 sessions: token.cap.sessions,
                 sessions_set_by: token.cap.reason.clone(),
                 keys: held,
+                qualification: None,
             });
         }
     }

@@ -1,0 +1,392 @@
+//! The pool on tokens of other makes, beside SoftHSM2: kryoptic, which locks its PIN for real, and opencryptoki, whose every call takes a lock
+//! that a daemon made. `tests/tokens/setup.sh` brings them; what is not there is skipped, in words.
+#![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
+
+mod common;
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use common::{Load, blocking, close, every_kind_signs, fresh, generate, log_in, open, shared_key, test, token};
+use libtest_mimic::Trial;
+use muhurdar_pool::admin::Generate;
+use muhurdar_pool::{
+    Config, Curve, Measure, OpenError, Pin, Pool, RsaMechanism, Select, SlotState, TokenConfig, qualify,
+};
+
+const KINDS: [Generate; 5] = [
+    Generate::Rsa(2048),
+    Generate::Rsa(3072),
+    Generate::Rsa(4096),
+    Generate::Ec(Curve::P256),
+    Generate::Ec(Curve::P384),
+];
+/// Kryoptic wants 8 characters at least, opencryptoki 8 at most.
+const PIN: &str = "64821937";
+const SO_PIN: &str = "87654321";
+const NEW_SO_PIN: &str = "12345678";
+const SLOTS: u64 = 6;
+
+fn main() -> ExitCode {
+    let dir = tempfile::tempdir().unwrap();
+    let conf = dir.path().join("token.conf");
+    let slots = (1..=SLOTS).map(|slot| {
+        let file = dir.path().join(format!("{slot}.sql"));
+        format!("[[slots]]\nslot = {slot}\ndbtype = \"sqlite\"\ndbargs = {file:?}\n")
+    });
+    std::fs::write(&conf, slots.collect::<String>()).unwrap();
+
+    let kryoptic = built(Path::new(env!("CARGO_MANIFEST_DIR")));
+    let daemon = Opencryptoki::start();
+    let mut tests = Vec::new();
+    match kryoptic {
+        Some(module) => tests.extend(kryoptic_tests(module)),
+        None => println!("SKIPPED: kryoptic is not built (tests/tokens/setup.sh)"),
+    }
+    match &daemon {
+        Ok(daemon) => tests.extend(opencryptoki_tests(&daemon.module)),
+        Err(why) => println!("SKIPPED: opencryptoki: {why}"),
+    }
+    common::main(&[("KRYOPTIC_CONF", conf)], tests)
+}
+
+/// Where `tests/tokens/setup.sh` builds it: not where this run of cargo builds.
+fn built(manifest: &Path) -> Option<PathBuf> {
+    let module = manifest.join("../target/tokens/debug/libkryoptic.so");
+    module.exists().then_some(module)
+}
+
+fn kryoptic_tests(module: PathBuf) -> Vec<Trial> {
+    KRYOPTIC.set(module).unwrap();
+    vec![
+        test("kryoptic_signs_with_every_kind_of_key", || {
+            every_kind_signs(kryoptic("kinds", &KINDS), &KINDS)
+        }),
+        test("a_pin_that_locks_is_never_brought_to_its_last_try", the_last_try),
+        test("a_locked_token_is_left_alone_and_the_other_serves", a_locked_token),
+        test("one_seal_on_tokens_of_two_makes_is_one_seal", one_seal_on_two_makes),
+        blocking("kryoptic_is_qualified", || {
+            qualifies(&kryoptic("qualified", &KINDS[..1]));
+        }),
+    ]
+}
+
+static KRYOPTIC: OnceLock<PathBuf> = OnceLock::new();
+
+/// A fresh token of kryoptic in the next slot.
+fn kryoptic(label: &str, keys: &[Generate]) -> TokenConfig {
+    let mut config = fresh(
+        KRYOPTIC.get().unwrap(),
+        None,
+        label,
+        Pin::value(SO_PIN),
+        Pin::value(PIN),
+        keys,
+    );
+    config.sessions = 4;
+    config
+}
+
+fn opencryptoki_tests(module: &Path) -> Vec<Trial> {
+    let config = TokenConfig::new("opencryptoki", module, Select::Label(LABEL.into()), Pin::value(PIN));
+    let (signs, loaded) = (config.clone(), config.clone());
+    vec![
+        test("opencryptoki_signs_with_every_kind_of_key", move || {
+            // Debian's build has no elliptic curves.
+            if log_in(&signs).objects().unwrap().is_empty() {
+                generate(&signs, &KINDS[..3]);
+            }
+            every_kind_signs(signs.clone(), &KINDS[..3])
+        }),
+        test("opencryptoki_carries_a_load", move || carries_a_load(loaded.clone())),
+        blocking("opencryptoki_is_qualified", move || qualifies(&config)),
+    ]
+}
+
+/// The service restarts again and again with a wrong PIN: the token counts one try. Then somebody else counts it up to the last one.
+async fn the_last_try() {
+    let config = kryoptic("last-try", &[Generate::Rsa(2048)]);
+    let state = tempfile::tempdir().unwrap();
+    let mut wrong = Config::new(vec![config.clone()]);
+    wrong.state_dir = Some(state.path().to_owned());
+    wrong.tokens[0].pin = Pin::value(WRONG_PIN);
+    for _ in 0..15 {
+        let refused = latched(&wrong).await;
+        assert!(refused.contains("CKR_PIN_INCORRECT"), "{refused}");
+    }
+    assert!(!muhurdar_pool::unlatch(state.path(), "nobody").unwrap());
+    let Some(right) = foreign_login("last-try", PIN) else {
+        return;
+    };
+    assert_eq!(
+        right,
+        Ok(()),
+        "15 starts with a wrong PIN must not lock a token that allows 10 tries"
+    );
+
+    // The operator believes that the PIN is mended; it is not; and a colleague's tool has the same idea.
+    muhurdar_pool::unlatch(state.path(), "last-try").unwrap();
+    assert!(latched(&wrong).await.contains("CKR_PIN_INCORRECT"));
+    for _ in 2..=9 {
+        assert!(
+            foreign_login("last-try", WRONG_PIN)
+                .unwrap()
+                .unwrap_err()
+                .contains("CKR_PIN_INCORRECT")
+        );
+    }
+    // Another service, which knows of no latch, looks at the flags before it logs in.
+    let elsewhere = tempfile::tempdir().unwrap();
+    wrong.state_dir = Some(elsewhere.path().to_owned());
+    for _ in 0..3 {
+        let refused = latched(&wrong).await;
+        assert!(refused.contains("CKF_USER_PIN_FINAL_TRY"), "{refused}");
+    }
+    // Had it tried, the right PIN would be too late now.
+    let mut right = wrong;
+    right.tokens[0].pin = Pin::value(PIN);
+    muhurdar_pool::unlatch(elsewhere.path(), "last-try").unwrap();
+    let pool = Pool::open(right).await.unwrap();
+    assert_eq!(pool.status().tokens[0].state, SlotState::Ready);
+    pool.close().await;
+}
+
+const WRONG_PIN: &str = "00000000";
+
+async fn latched(config: &Config) -> String {
+    match Pool::open(config.clone()).await.unwrap_err() {
+        OpenError::Latched { reason, .. } => reason,
+        other => panic!("not latched: {other}"),
+    }
+}
+
+/// A login by somebody else's program; `None` where it is not there.
+fn foreign_login(label: &str, pin: &str) -> Option<Result<(), String>> {
+    let output = Command::new("pkcs11-tool")
+        .arg("--module")
+        .arg(KRYOPTIC.get().unwrap())
+        .args(["--token-label", label, "--login", "--pin", pin, "--list-objects"])
+        .output();
+    match output {
+        Ok(output) if output.status.success() => Some(Ok(())),
+        Ok(output) => Some(Err(String::from_utf8_lossy(&output.stderr).into_owned())),
+        Err(error) => {
+            println!("SKIPPED in part: pkcs11-tool (apt-get install opensc): {error}");
+            None
+        }
+    }
+}
+
+/// Somebody else locked it, for real.
+async fn a_locked_token() {
+    let (locked, healthy) = (
+        kryoptic("locked", &[Generate::Rsa(2048)]),
+        token("healthy", &[Generate::Rsa(2048)]),
+    );
+    let mut last = String::new();
+    for _ in 0..12 {
+        match foreign_login("locked", WRONG_PIN) {
+            Some(outcome) => last = outcome.unwrap_err(),
+            None => return,
+        }
+    }
+    assert!(last.contains("CKR_PIN_LOCKED"), "the token did not lock: {last}");
+    let alone = latched(&Config::new(vec![locked.clone()])).await;
+    // By its flag, or, as this token reports none, by what C_Login says.
+    assert!(alone.contains("PIN_LOCKED"), "{alone}");
+
+    let pool = Arc::new(open(vec![locked, healthy]).await);
+    let key = pool.keys()[0].clone();
+    let load = Load::start(&pool, &key, 8);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let tally = load.stop().await;
+    assert_eq!(
+        (tally.lost(), tally.wrong, tally.refused),
+        (0, 0, 0),
+        "{:?}",
+        tally.refusals
+    );
+    let tokens = pool.status().tokens;
+    assert!(
+        matches!(tokens[0].state, SlotState::Latched { .. }),
+        "{:?}",
+        tokens[0].state
+    );
+    assert_eq!(tokens[1].state, SlotState::Ready);
+    close(pool).await;
+}
+
+async fn one_seal_on_two_makes() {
+    let (first, second) = (token("make-1", &[]), kryoptic("make-2", &[]));
+    for config in [&first, &second] {
+        log_in(config).import_private_key(shared_key(), "seal", &[7]).unwrap();
+    }
+    let pool = Arc::new(open(vec![first, second]).await);
+    let keys = pool.keys();
+    assert_eq!(keys.len(), 1, "one public key is one seal");
+    let load = Load::start(&pool, &keys[0], 16);
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    let tally = load.stop().await;
+    assert_eq!(
+        (tally.lost(), tally.wrong, tally.refused),
+        (0, 0, 0),
+        "{:?}",
+        tally.refusals
+    );
+    for token in pool.status().tokens {
+        println!("{}: {} of {}", token.name, token.signatures, tally.signed);
+        assert!(token.signatures > tally.signed / 10, "{} idles", token.name);
+    }
+    close(pool).await;
+}
+
+async fn carries_a_load(config: TokenConfig) {
+    let pool = Arc::new(open(vec![config]).await);
+    let key = pool.keys().into_iter().find(|key| key.cka_id == common::id(0)).unwrap();
+    let begun = Instant::now();
+    let load = Load::start(&pool, &key, 16);
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    let tally = load.stop().await;
+    println!("{} signatures in {:?}", tally.signed, begun.elapsed());
+    assert_eq!(
+        (tally.lost(), tally.wrong, tally.refused),
+        (0, 0, 0),
+        "{:?}",
+        tally.refusals
+    );
+    assert!(tally.signed > 0);
+    close(pool).await;
+}
+
+fn qualifies(config: &TokenConfig) {
+    let measure = Measure {
+        sessions: 2,
+        each: Duration::from_millis(100),
+    };
+    let found = qualify(config, measure).unwrap();
+    println!("{}: {:?}", found.library.description, found.findings);
+    assert!(found.is_fit(), "{:#?}", found.findings);
+    assert_eq!(found.rsa_mechanism, Some(RsaMechanism::Pkcs));
+    assert_eq!(found.rates.len(), 2);
+}
+
+/// What these tests call their token; one with another label is somebody's, and left alone.
+const LABEL: &str = "muhurdar-test";
+
+/// opencryptoki's daemon, ours for the time of these tests unless it ran already, and its software token.
+struct Opencryptoki {
+    module: PathBuf,
+    daemon: Option<Child>,
+}
+
+impl Opencryptoki {
+    fn start() -> Result<Self, String> {
+        let module = ["x86_64-linux-gnu", "aarch64-linux-gnu", ""]
+            .map(|arch| {
+                Path::new("/usr/lib")
+                    .join(arch)
+                    .join("opencryptoki/libopencryptoki.so.0")
+            })
+            .into_iter()
+            .find(|module| module.exists())
+            .ok_or("not installed (apt-get install opencryptoki)")?;
+        // The daemon wants root and the group pkcs11.
+        let spawned = Command::new("setpriv")
+            .args(["--pdeathsig", "TERM", "pkcsslotd", "-f"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(|error| format!("pkcsslotd cannot be started: {error}"))?;
+        let mut ours = Self {
+            module,
+            daemon: Some(spawned),
+        };
+        let until = Instant::now() + Duration::from_secs(5);
+        while pkcsconf(&["-s"], "").is_err() {
+            if Instant::now() > until {
+                return Err("its daemon does not answer (it needs root or the group pkcs11)".into());
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        // Where another daemon runs, ours has ended by itself.
+        if ours
+            .daemon
+            .as_mut()
+            .is_some_and(|d| d.try_wait().is_ok_and(|ended| ended.is_some()))
+        {
+            ours.daemon = None;
+        }
+        ours.token()?;
+        Ok(ours)
+    }
+
+    /// A fresh software token, unless the one there is somebody's.
+    fn token(&self) -> Result<(), String> {
+        let tokens = pkcsconf(&["-t"], "")?;
+        // "Token #3 Info:", and a line for each fact.
+        let software = tokens
+            .split("Token #")
+            .find(|token| token.contains("SoftTok"))
+            .ok_or("it has no software token (see /etc/opencryptoki/opencryptoki.conf)")?;
+        let slot = software.split_once(' ').map_or("", |(slot, _)| slot);
+        let label = software.lines().find_map(|line| line.trim().strip_prefix("Label:"));
+        match (software.contains("TOKEN_INITIALIZED"), label.map(str::trim)) {
+            (false, _) => {}
+            // Ours, from an earlier run. (Initialised again it would not let its security officer in any more.)
+            (true, Some(LABEL)) => return Ok(()),
+            (true, other) => return Err(format!("its software token {other:?} is somebody's, and is left alone")),
+        }
+        pkcsconf(&["-I", "-c", slot, "-S", SO_PIN], &format!("{LABEL}\n"))?;
+        // The PIN that every such token has from its maker must be another before anything else.
+        pkcsconf(&["-P", "-c", slot, "-S", SO_PIN, "-n", NEW_SO_PIN], "")?;
+        pkcsconf(&["-u", "-c", slot, "-S", NEW_SO_PIN, "-n", PIN], "").map(drop)
+    }
+}
+
+impl Drop for Opencryptoki {
+    fn drop(&mut self) {
+        if let Some(mut daemon) = self.daemon.take() {
+            // It removes its shared memory and its socket at SIGTERM.
+            let pid = rustix::process::Pid::from_child(&daemon);
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+            let until = Instant::now() + Duration::from_secs(5);
+            while daemon.try_wait().is_ok_and(|ended| ended.is_none()) {
+                if Instant::now() > until {
+                    let _ = daemon.kill();
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+    }
+}
+
+fn pkcsconf(arguments: &[&str], input: &str) -> Result<String, String> {
+    use std::io::Write as _;
+    let fails = |error: std::io::Error| format!("pkcsconf: {error}");
+    let mut child = Command::new("pkcsconf")
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(fails)?;
+    child
+        .stdin
+        .take()
+        .expect("it is piped")
+        .write_all(input.as_bytes())
+        .map_err(fails)?;
+    let output = child.wait_with_output().map_err(fails)?;
+    if output.status.success() {
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    } else {
+        Err(format!(
+            "pkcsconf {}: {}",
+            arguments[0],
+            String::from_utf8_lossy(&output.stdout).trim()
+        ))
+    }
+}
