@@ -131,6 +131,8 @@ pub(crate) fn measure(order: &CeilingOrder) -> Result<Measured, CeilingError> {
         ])
         .arg(&order.config)
         .envs(&token.environment)
+        // A token that misbehaves on command listens to whoever loaded it last: that stays the service.
+        .env_remove("FAULTY_TOKEN_CONTROL")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());

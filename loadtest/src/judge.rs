@@ -12,6 +12,8 @@ const LATE_US: u64 = 10_000;
 const LATE_PART: f64 = 0.5;
 /// From here on a note tells of it.
 const LATE_NOTE_US: u64 = 1_000;
+/// An agent's clock may part from the controller's by so much in a run: a tenth of the shortest slice of the graphs.
+const MOST_DRIFT_US: f64 = 10_000.0;
 /// The two measurements of the token alone may differ by this part.
 const UNSTEADY: f64 = 0.10;
 /// Beyond this part of the time spent waiting for a CPU, a note says that the machine is shared.
@@ -33,6 +35,30 @@ pub(crate) fn judge(report: &mut Report) {
         problems.push(format!(
             "the generator was late: 1 % of its sends were {lag} µs or more behind the plan, {allowed} µs are allowed"
         ));
+    }
+    for agent in &report.agents {
+        let (late, busy) = (agent.generator.lag_us.p99, agent.generator.busiest_thread);
+        // One late machine among many is lost in the sum.
+        if late > allowed && lag <= allowed {
+            problems.push(format!(
+                "agent {} was late: 1 % of its sends were {late} µs or more behind the plan",
+                agent.name
+            ));
+        }
+        if busy > BUSY && generator.busiest_thread <= BUSY {
+            problems.push(format!(
+                "agent {} was the bottleneck: its busiest thread used {:.0} % of a CPU",
+                agent.name,
+                busy * 100.0
+            ));
+        }
+        if agent.clock_drift_us > MOST_DRIFT_US {
+            problems.push(format!(
+                "the clock of agent {} went {:.0} ms from the controller's during the run: its load was not where the plan had it",
+                agent.name,
+                agent.clock_drift_us / 1e3
+            ));
+        }
     }
     if (LATE_NOTE_US..=allowed).contains(&lag) {
         report.notes.push(format!(

@@ -36,7 +36,7 @@ pub(crate) fn thread_waited() -> Duration {
 }
 
 /// What the numbers were measured on.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Machine {
     /// CPU model.
     pub cpu: String,

@@ -28,6 +28,10 @@ pub(crate) struct Watch {
     url: http::Uri,
     runtime: Runtime,
     looks: Vec<Look>,
+    /// What the server had counted before it last began again, CPU and token CPU.
+    before: (f64, f64),
+    /// How often it began again.
+    pub(crate) restarts: usize,
     pub(crate) last_problem: Option<String>,
 }
 
@@ -38,6 +42,8 @@ impl Watch {
             url,
             runtime,
             looks: Vec::new(),
+            before: (0.0, 0.0),
+            restarts: 0,
             last_problem: None,
         })
     }
@@ -52,7 +58,7 @@ impl Watch {
             .block_on(async { timeout(PATIENCE, fetch(&self.url)).await });
         match page {
             Ok(Ok(page)) => match read(&page, Instant::now()) {
-                Some(look) => self.looks.push(look),
+                Some(look) => self.keep(look),
                 None => self.last_problem = Some(format!("{} shows no process_cpu_seconds_total", self.url)),
             },
             Ok(Err(problem)) => self.last_problem = Some(format!("{}: {problem}", self.url)),
@@ -60,11 +66,28 @@ impl Watch {
         }
     }
 
+    /// Keeps a look. A counter that has fallen began again with its process, as Prometheus takes it: what it counts is on top of what it had
+    /// counted; what it counted between the last look and its end is lost.
+    fn keep(&mut self, look: Look) {
+        if let Some(last) = self.looks.last()
+            && look.cpu + self.before.0 < last.cpu
+        {
+            self.before = (last.cpu, last.token_cpu.unwrap_or_default());
+            self.restarts += 1;
+        }
+        let (cpu, token_before) = self.before;
+        self.looks.push(Look {
+            cpu: look.cpu + cpu,
+            token_cpu: look.token_cpu.map(|token| token + token_before),
+            ..look
+        });
+    }
+
     /// CPU and token CPU seconds spent between two instants, by interpolation; None without a look on both sides.
     pub(crate) fn spent(&self, from: Instant, to: Instant) -> Option<(f64, Option<f64>)> {
         let (a, b) = (self.at(from)?, self.at(to)?);
         let token = a.token_cpu.zip(b.token_cpu).map(|(a, b)| b - a);
-        // A server that restarted counts from zero again: no figure is better than a wrong one.
+        // A token's counters may come later than the server's: no figure is better than a wrong one.
         (b.cpu >= a.cpu && token.is_none_or(|t| t >= 0.0)).then_some((b.cpu - a.cpu, token))
     }
 
@@ -183,6 +206,29 @@ mod tests {
             .looks
             .push(look("process_cpu_seconds_total 4\nmuhurdar_cpu_seconds_total 4.25\n"));
         assert!(!watch.is_coarse());
+    }
+
+    #[test]
+    fn a_server_that_began_again_counts_on_top_of_what_it_had_counted() {
+        let start = Instant::now();
+        let mut watch = Watch::new("http://127.0.0.1:1/metrics".parse().unwrap()).unwrap();
+        for (second, cpu) in [(0, 1.0), (1, 5.0), (2, 0.5), (3, 2.5), (4, 0.25)] {
+            watch.keep(Look {
+                at: start + Duration::from_secs(second),
+                cpu,
+                token_cpu: Some(cpu / 2.0),
+                rss: None,
+            });
+        }
+        let counted: Vec<f64> = watch.looks().iter().map(|look| look.cpu).collect();
+        assert_eq!((counted, watch.restarts), (vec![1.0, 5.0, 5.5, 7.5, 7.75], 2));
+        let (cpu, token) = watch
+            .spent(start + Duration::from_millis(1), start + Duration::from_secs(4))
+            .unwrap();
+        assert!(
+            (cpu - 6.746).abs() < 1e-6 && (token.unwrap() - 3.373).abs() < 1e-6,
+            "{cpu}"
+        );
     }
 
     #[test]

@@ -35,7 +35,7 @@ use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Code, Request, Response, Status, Streaming};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-use crate::target::Identity;
+use crate::target::{Identity, TargetError};
 
 /// What the server does besides answering.
 #[derive(Debug, Default)]
@@ -202,12 +202,11 @@ impl NullServer {
     }
 
     /// The client that the server lets in.
-    pub fn client(folder: &Path) -> Identity {
-        Identity {
-            name: "client".into(),
-            certificate: folder.join("client.crt"),
-            key: folder.join("client.key"),
-        }
+    ///
+    /// # Errors
+    /// Where its files are not there.
+    pub fn client(folder: &Path) -> Result<Identity, TargetError> {
+        Identity::read(&folder.join("client.crt"), &folder.join("client.key"))
     }
 }
 

@@ -29,7 +29,7 @@ pub struct Segment {
 }
 
 /// How requests arise.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub enum Load {
     /// So many callers, each sending its next request when the last is answered. Finds a rate; its latencies are those of callers
     /// that wait, which hides every stall from the requests that would have come meanwhile.
@@ -44,7 +44,7 @@ pub enum Load {
 }
 
 /// The instants of an open loop; rates in requests per second.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub enum Arrivals {
     /// Evenly spaced.
     Constant {

@@ -6,6 +6,7 @@
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
 
 /// Slices of the time series that a report can draw; longer runs get wider slices.
 const MAX_SLICES: u128 = 300;
@@ -39,7 +40,7 @@ pub(crate) struct Failure<'a> {
 }
 
 /// Failures of one code and reason.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct FailureCount {
     pub(crate) code: String,
     pub(crate) reason: String,
@@ -49,11 +50,13 @@ pub(crate) struct FailureCount {
 }
 
 /// Histograms in microseconds.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Times {
     /// From the intended send time to the answer, seals only.
+    #[serde(with = "counts")]
     pub(crate) latency: Histogram<u64>,
     /// From the actual send time to the answer, seals only.
+    #[serde(with = "counts")]
     pub(crate) service: Histogram<u64>,
 }
 
@@ -86,10 +89,11 @@ pub(crate) fn micros(duration: Duration) -> u64 {
 }
 
 /// One segment of the plan.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct SegmentRecord {
     pub(crate) times: Times,
     /// How late the generator itself was, open loop only.
+    #[serde(with = "counts")]
     pub(crate) lag: Histogram<u64>,
     /// Requests that the plan asked for.
     pub(crate) offered: u64,
@@ -107,7 +111,10 @@ pub(crate) struct SegmentRecord {
     pub(crate) generator_waited: Duration,
     /// CPU time of the thread that had the most to do: what would be the bottleneck.
     pub(crate) busiest_cpu: Duration,
+    /// Instants mean nothing on another machine: the conductor sets them again.
+    #[serde(skip)]
     pub(crate) started: Option<Instant>,
+    #[serde(skip)]
     pub(crate) ended: Option<Instant>,
 }
 
@@ -133,7 +140,7 @@ impl SegmentRecord {
 }
 
 /// One branch.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct BranchRecord {
     pub(crate) times: Times,
     pub(crate) offered: u64,
@@ -143,7 +150,7 @@ pub(crate) struct BranchRecord {
 }
 
 /// A moment of the run.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Slice {
     /// By intended send time.
     pub(crate) offered: u32,
@@ -152,7 +159,7 @@ pub(crate) struct Slice {
     pub(crate) sealed: u32,
     pub(crate) failed: u32,
     /// Seals by latency, by intended send time; see [`latency_step`].
-    pub(crate) latency: Box<[u32; LATENCY_STEPS]>,
+    pub(crate) latency: Vec<u32>,
 }
 
 impl Slice {
@@ -162,7 +169,7 @@ impl Slice {
             missed: 0,
             sealed: 0,
             failed: 0,
-            latency: Box::new([0; LATENCY_STEPS]),
+            latency: vec![0; LATENCY_STEPS],
         }
     }
 
@@ -190,8 +197,9 @@ pub(crate) fn step_micros(step: usize) -> f64 {
 }
 
 /// All that one thread saw.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Recorder {
+    #[serde(skip, default = "Instant::now")]
     pub(crate) origin: Instant,
     pub(crate) slice: Duration,
     pub(crate) slices: Vec<Slice>,
@@ -367,6 +375,25 @@ impl Recorder {
     }
 }
 
+/// A histogram as `[[value, count], …]`: exact, since every histogram here has the same precision.
+mod counts {
+    use hdrhistogram::Histogram;
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+
+    pub(super) fn serialize<S: Serializer>(histogram: &Histogram<u64>, to: S) -> Result<S::Ok, S::Error> {
+        let recorded = histogram.iter_recorded();
+        to.collect_seq(recorded.map(|value| (value.value_iterated_to(), value.count_at_value())))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Histogram<u64>, D::Error> {
+        let mut histogram = super::histogram();
+        for (value, count) in Vec::<(u64, u64)>::deserialize(from)? {
+            histogram.record_n(value, count).map_err(D::Error::custom)?;
+        }
+        Ok(histogram)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -413,6 +440,25 @@ mod tests {
                 .zip(&one.slices)
                 .all(|(a, b)| a.sealed == b.sealed && a.latency == b.latency)
         );
+    }
+
+    #[test]
+    fn a_record_that_has_travelled_is_the_same_to_the_last_count() {
+        let origin = Instant::now();
+        let mut recorder = Recorder::new(origin, Duration::from_secs(1), vec![true], 1);
+        for n in 0..5000 {
+            recorder.offered(0, 0, origin, origin + Duration::from_micros(n), true);
+            recorder.record(&seal(origin, n % 900, n % 900 + n % 37 * 11 + 2));
+        }
+        let text = serde_json::to_string(&recorder).unwrap();
+        let travelled: Recorder = serde_json::from_str(&text).unwrap();
+        let (a, b) = (&recorder.segments[0], &travelled.segments[0]);
+        assert_eq!(
+            (&a.times.latency, &a.times.service, &a.lag),
+            (&b.times.latency, &b.times.service, &b.lag)
+        );
+        assert_eq!(recorder.branches[0].times.latency, travelled.branches[0].times.latency);
+        assert_eq!(serde_json::to_string(&travelled).unwrap(), text);
     }
 
     #[test]

@@ -14,8 +14,9 @@ use std::{
 use hdrhistogram::Histogram;
 
 use crate::{
+    agents::{AgentState, Fleet},
     ceiling::{self, CeilingOrder},
-    driver::{DriveError, Driven, Driver, Progress, Setup},
+    driver::{DriveError, Driven, Driver, Mode, Progress, Setup},
     judge,
     machine::{self, Machine},
     metrics::Watch,
@@ -23,7 +24,7 @@ use crate::{
     recorder,
     report::{self, Report},
     screen::Screen,
-    timeline::{Action, Timeline},
+    timeline::{Action, Hands, Timeline},
     verify::{self, Verified, Xmlsec1},
 };
 
@@ -40,14 +41,18 @@ pub struct Order {
     pub ceiling: Option<CeilingOrder>,
     /// Share of the answers to verify, and whether to refuse to run without a verifier.
     pub verify: (f64, bool),
+    /// Set keys of the service's configuration, kept in the report.
+    pub config: std::collections::BTreeMap<String, String>,
     /// Kept in the report.
     pub command: Vec<String>,
     /// Kept in the report.
     pub label: Option<String>,
-    /// Zipf exponent over the taxpayers, kept in the report.
-    pub zipf: f64,
-    /// What to do to the service meanwhile.
+    /// What to do to the service meanwhile, and with what.
     pub actions: Vec<Action>,
+    /// What the actions reach with.
+    pub hands: Hands,
+    /// Who makes the load, if not this machine.
+    pub fleet: Option<Arc<Fleet>>,
     /// Set by a signal: the run stops at the next tick.
     pub interrupted: Arc<AtomicBool>,
 }
@@ -92,12 +97,12 @@ pub fn run(order: &Order, screen: &Screen) -> Result<(Report, Histogram<u64>), R
     }
     let progress = Arc::new(Progress::default());
     let mut watch = order.metrics.clone().map(Watch::new).transpose()?;
-    let driver = Driver::start(&setup, order.plan.clone(), &progress)?;
+    let fleet = order.fleet.as_deref();
+    let driver = Driver::start(&setup, order.plan.clone(), &progress, fleet)?;
     let total: Duration = order.plan.segments.iter().map(|segment| segment.duration).sum();
     screen.begin(total);
-    let (mut timeline, began) = (Timeline::new(&order.actions), Instant::now());
+    let timeline = Timeline::begin(&order.actions, &order.hands, Instant::now())?;
     let driven = driver.run(|_, segment: &Segment| {
-        timeline.tick(began);
         if let Some(watch) = &mut watch {
             watch.look(Duration::from_millis(900));
         }
@@ -110,6 +115,8 @@ pub fn run(order: &Order, screen: &Screen) -> Result<(Report, Histogram<u64>), R
     }
     screen.end();
     let driven = driven?;
+    let events = timeline.end(driven.recorder.origin);
+    let agents = fleet.map(Fleet::states).unwrap_or_default();
     if let Some(order) = &order.ceiling {
         screen.stage("measuring the token by itself, again");
         ceilings.push(ceiling::measure(order)?);
@@ -124,7 +131,8 @@ pub fn run(order: &Order, screen: &Screen) -> Result<(Report, Histogram<u64>), R
     };
     screen.stage("");
     let mut report = assemble(order, &setup, &driven, &verified, &ceilings, watch.as_ref());
-    report.events = timeline.events;
+    report.events = events;
+    report.agents = agent_reports(&setup, &driven, agents);
     report.started_at = started_at.strftime("%Y-%m-%dT%H:%M:%S%:z").to_string();
     report.machine = Machine {
         load_after: machine::load_average(),
@@ -190,9 +198,16 @@ fn assemble(
             1e6 / seals.max(1.0)
         ));
     }
+    if let Some(restarts) = watch.map(|watch| watch.restarts).filter(|restarts| *restarts > 0) {
+        notes.push(format!(
+            "the service began again {restarts} time{} in the run: of its CPU, up to a second before each is missing",
+            if restarts == 1 { "" } else { "s" }
+        ));
+    }
     if let Some(problem) = watch.and_then(|watch| watch.last_problem.clone()) {
         notes.push(format!("the server's metrics could not always be read: {problem}"));
     }
+    let series = series(record, driven);
     Report {
         schema: report::SCHEMA.to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -227,14 +242,17 @@ fn assemble(
             .map(|c| achieved / c.sign_per_s),
         ceiling,
         server: watch.map(|watch| server(watch, fastest, record.origin)),
-        generator: generator(setup, driven),
-        workload: workload(order, setup, driven),
+        generator: generator(driven.workers, driven, record),
+        workload: workload(setup, driven),
         branches: branches(setup, driven),
         curve: report::curve(&latency_record.times.latency, &latency_record.times.service),
-        series: series(record, driven),
+        knee: report::knee::find(&driven.segments, &segments, &series),
+        series,
         segments,
         events: Vec::new(),
         slo: None,
+        agents: Vec::new(),
+        config: order.config.clone(),
         machine: Machine::default(),
     }
 }
@@ -309,52 +327,89 @@ fn server(watch: &Watch, fastest: Option<&report::SegmentReport>, origin: Instan
     }
 }
 
-fn generator(setup: &Setup, driven: &Driven) -> report::Generator {
+fn agent_reports(setup: &Setup, driven: &Driven, states: Vec<AgentState>) -> Vec<report::AgentReport> {
+    let recorded = |name: &str| {
+        driven
+            .agents
+            .iter()
+            .find(|(agent, _)| agent == name)
+            .map(|(_, record)| record)
+    };
+    states
+        .into_iter()
+        .filter_map(|state| {
+            let record = recorded(&state.name)?;
+            let sum = |field: fn(&recorder::BranchRecord) -> u64| record.branches.iter().map(field).sum();
+            Some(report::AgentReport {
+                clock_offset_us: state.clock.wall_us(),
+                clock_bound_us: state.clock.bound_us(),
+                clock_drift_us: state.drift.as_secs_f64() * 1e6,
+                offered: sum(|branch| branch.offered),
+                sealed: sum(|branch| branch.sealed),
+                failed: sum(|branch| branch.failed),
+                missed: sum(|branch| branch.missed),
+                generator: generator(setup.workers, driven, record),
+                machine: state.machine,
+                name: state.name,
+            })
+        })
+        .collect()
+}
+
+/// What `record` says of the threads that made the load.
+fn generator(workers: usize, driven: &Driven, record: &recorder::Recorder) -> report::Generator {
     let mut lag = recorder::histogram();
     let (mut cpu, mut requests, mut busiest, mut waited) = (Duration::ZERO, 0, 0.0_f64, 0.0_f64);
-    for (segment, record) in driven
-        .segments
-        .iter()
-        .zip(&driven.recorder.segments)
-        .filter(|(s, _)| s.measured)
-    {
-        recorder::add(&mut lag, &record.lag);
-        cpu += record.generator_cpu;
-        requests += record.offered - record.missed;
+    for (segment, part) in driven.segments.iter().zip(&record.segments).filter(|(s, _)| s.measured) {
+        recorder::add(&mut lag, &part.lag);
+        cpu += part.generator_cpu;
+        requests += part.offered - part.missed;
         let seconds = segment.duration.as_secs_f64();
-        busiest = busiest.max(record.busiest_cpu.as_secs_f64() / seconds);
-        waited = waited.max(record.generator_waited.as_secs_f64() / seconds / setup.workers as f64);
+        busiest = busiest.max(part.busiest_cpu.as_secs_f64() / seconds);
+        waited = waited.max(part.generator_waited.as_secs_f64() / seconds / workers as f64);
     }
     report::Generator {
-        workers: setup.workers,
+        workers,
         cpu_us_per_request: cpu.as_secs_f64() * 1e6 / (requests as f64).max(1.0),
         busiest_thread: busiest,
         lag_us: report::Quantiles::of(&lag),
         waited,
-        strays: driven.recorder.strays,
+        strays: record.strays,
     }
 }
 
-fn workload(order: &Order, setup: &Setup, driven: &Driven) -> report::Workload {
+fn workload(setup: &Setup, driven: &Driven) -> report::Workload {
     let sum =
         |field: fn(&recorder::SegmentRecord) -> u64| driven.recorder.segments.iter().map(field).sum::<u64>() as f64;
     let requests = sum(|s| s.sealed + s.failed).max(1.0);
+    let given = setup.workload.given.as_ref().map_or(0, |given| given.len());
     report::Workload {
         endpoint: setup.target.endpoint.clone(),
         mode: setup.mode.name().to_owned(),
-        answer: match setup.answer {
-            muhurdar_proto::seal::v1::Answer::SignatureOnly => "signature_only",
+        answer: match (setup.mode, setup.answer) {
+            (Mode::HashOnly, _) => "signature_value",
+            (_, muhurdar_proto::seal::v1::Answer::SignatureOnly) => "signature_only",
             _ => "sealed_document",
         }
         .to_owned(),
-        kinds: setup.workload.kinds.iter().map(|kind| kind.name().to_owned()).collect(),
-        size: setup.workload.sizes.to_string(),
+        kinds: if given > 0 {
+            Vec::new()
+        } else {
+            setup.workload.kinds.iter().map(|kind| kind.name().to_owned()).collect()
+        },
+        size: if given > 0 {
+            String::new()
+        } else {
+            setup.workload.sizes.to_string()
+        },
+        given_documents: given,
         request_bytes: sum(|s| s.request_bytes) / requests,
         answer_bytes: sum(|s| s.answer_bytes) / sum(|s| s.sealed).max(1.0),
         taxpayers: setup.workload.taxpayers.taxpayers().len(),
-        zipf: order.zipf,
+        zipf: setup.workload.taxpayers.exponent(),
         seed: setup.workload.seed,
         connections: setup.connections,
+        streams: if setup.mode == Mode::Stream { setup.streams } else { 0 },
         max_in_flight: setup.max_in_flight,
     }
 }

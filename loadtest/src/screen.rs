@@ -34,7 +34,8 @@ impl Screen {
             ProgressDrawTarget::hidden()
         };
         Self {
-            bar: ProgressBar::with_draw_target(Some(0), target),
+            // Its own style from the beginning: what it draws before a run has begun is not a bar of nothing.
+            bar: ProgressBar::with_draw_target(Some(0), target).with_style(spinner()),
             terminal,
             quiet,
             began: Cell::new(None),
@@ -49,11 +50,8 @@ impl Screen {
             if text.is_empty() {
                 self.bar.finish_and_clear();
             } else {
+                self.bar.set_style(spinner());
                 self.bar.reset();
-                self.bar.set_style(
-                    ProgressStyle::with_template("    {spinner} {msg}")
-                        .unwrap_or_else(|_| ProgressStyle::default_spinner()),
-                );
                 self.bar.enable_steady_tick(Duration::from_millis(100));
                 self.bar.set_message(text.to_owned());
             }
@@ -65,14 +63,17 @@ impl Screen {
     pub(crate) fn begin(&self, total: Duration) {
         self.began.set(Some((Instant::now(), total)));
         self.last_line.set(Some(Instant::now()));
+        // A search is many runs, and each counts from nothing.
+        self.last_seals.set((None, 0, 0.0));
         if self.terminal {
             self.bar.disable_steady_tick();
-            self.bar.reset();
-            self.bar
-                .set_length(u64::try_from(total.as_millis()).unwrap_or(u64::MAX));
+            self.bar.set_message("");
             let template = "    {prefix:9} {bar:28.cyan/blue} {msg}";
             let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
             self.bar.set_style(style.progress_chars("━╸─"));
+            self.bar.reset();
+            self.bar
+                .set_length(u64::try_from(total.as_millis()).unwrap_or(u64::MAX));
         }
     }
 
@@ -82,7 +83,7 @@ impl Screen {
         let (last, before, mut rate) = self.last_seals.get();
         match last {
             Some(last) if now.duration_since(last) >= Duration::from_millis(500) => {
-                rate = (sealed - before) as f64 / now.duration_since(last).as_secs_f64();
+                rate = sealed.saturating_sub(before) as f64 / now.duration_since(last).as_secs_f64();
                 self.last_seals.set((Some(now), sealed, rate));
             }
             None => self.last_seals.set((Some(now), sealed, 0.0)),
@@ -120,4 +121,8 @@ impl Screen {
             self.bar.finish_and_clear();
         }
     }
+}
+
+fn spinner() -> ProgressStyle {
+    ProgressStyle::with_template("    {spinner} {msg}").unwrap_or_else(|_| ProgressStyle::default_spinner())
 }

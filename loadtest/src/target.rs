@@ -4,6 +4,7 @@
 //! [`Target`] whose every file has been read, so that nothing can be missing once the load runs.
 
 use std::{
+    fmt,
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
@@ -12,6 +13,7 @@ use std::{
 use rustls::ClientConfig;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _};
 use serde::Deserialize;
+use zeroize::Zeroizing;
 
 use crate::generator::Taxpayer;
 
@@ -43,15 +45,35 @@ pub enum TargetError {
     Resolve(String, std::io::Error),
 }
 
-/// A client of the service: certificate and key in PEM files.
-#[derive(Clone, Debug)]
+/// A client of the service: its certificate chain and private key.
+#[derive(Clone)]
 pub struct Identity {
     /// As the report names it.
     pub name: String,
-    /// Certificate chain, PEM.
-    pub certificate: PathBuf,
-    /// Private key, PEM.
-    pub key: PathBuf,
+    /// PEM.
+    pub(crate) certificate: Arc<str>,
+    /// PEM. Wiped when the last copy goes.
+    pub(crate) key: Arc<Zeroizing<String>>,
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Identity")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Identity {
+    /// Reads certificate and key from PEM files; it is named as the certificate's file.
+    pub fn read(certificate: &Path, key: &Path) -> Result<Self, TargetError> {
+        let name = certificate.file_stem();
+        Ok(Self {
+            name: name.map_or_else(|| "client".into(), |stem| stem.to_string_lossy().into_owned()),
+            certificate: read(certificate)?.into(),
+            key: Arc::new(Zeroizing::new(read(key)?)),
+        })
+    }
 }
 
 /// Where the service listens, and who vouches for it.
@@ -62,12 +84,18 @@ pub struct Target {
     address: SocketAddr,
     server_name: ServerName<'static>,
     authority: http::uri::Authority,
+    pub(crate) ca: Arc<str>,
     roots: Arc<rustls::RootCertStore>,
 }
 
 impl Target {
     /// Reads the CA file and resolves the endpoint.
     pub fn open(endpoint: &str, ca: &Path) -> Result<Self, TargetError> {
+        Self::new(endpoint, &read(ca)?, ca)
+    }
+
+    /// Resolves the endpoint; `ca` is PEM, `from` is what to call it in an error.
+    pub(crate) fn new(endpoint: &str, ca: &str, from: &Path) -> Result<Self, TargetError> {
         let malformed = || TargetError::Endpoint(endpoint.to_owned());
         let uri: http::Uri = endpoint.parse().map_err(|_| malformed())?;
         if uri.scheme_str() != Some("https") {
@@ -82,16 +110,17 @@ impl Target {
             .ok_or_else(malformed)?;
         let server_name = ServerName::try_from(host).map_err(|_| malformed())?;
         let mut roots = rustls::RootCertStore::empty();
-        for certificate in certificates(ca)? {
+        for certificate in certificates(ca, from)? {
             roots
                 .add(certificate)
-                .map_err(|error| content(ca, format!("not a CA certificate: {error}")))?;
+                .map_err(|error| content(from, format!("not a CA certificate: {error}")))?;
         }
         Ok(Self {
             endpoint: endpoint.to_owned(),
             address,
             server_name,
             authority,
+            ca: ca.into(),
             roots: Arc::new(roots),
         })
     }
@@ -113,15 +142,16 @@ impl Target {
 
     /// TLS for one identity: its certificate, HTTP/2 only.
     pub fn tls(&self, identity: &Identity) -> Result<Arc<ClientConfig>, TargetError> {
-        let key = PrivateKeyDer::from_pem_file(&identity.key)
-            .map_err(|error| pem_error(&identity.key, error, "a private key in PEM"))?;
+        let from = Path::new(&identity.name);
+        let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes())
+            .map_err(|error| content(from, format!("has no private key in PEM: {error}")))?;
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .expect("the provider supports the protocol versions that rustls was built with")
             .with_root_certificates(self.roots.clone())
-            .with_client_auth_cert(certificates(&identity.certificate)?, key)
-            .map_err(|error| content(&identity.key, format!("does not fit its certificate: {error}")))?;
+            .with_client_auth_cert(certificates(&identity.certificate, from)?, key)
+            .map_err(|error| content(from, format!("has a key that does not fit its certificate: {error}")))?;
         config.alpn_protocols = vec![b"h2".to_vec()];
         Ok(Arc::new(config))
     }
@@ -151,18 +181,10 @@ pub struct ClientFile {
 pub fn read_client_file(path: &Path) -> Result<ClientFile, TargetError> {
     let file: ClientToml = toml::from_str(&read(path)?).map_err(|error| content(path, error.to_string()))?;
     let beside = path.parent().unwrap_or(Path::new("."));
-    let certificate = beside.join(file.cert);
-    let name = certificate
-        .file_stem()
-        .map_or_else(|| "client".into(), |stem| stem.to_string_lossy().into_owned());
     Ok(ClientFile {
         endpoint: file.endpoint,
         ca: beside.join(file.ca),
-        identity: Identity {
-            name,
-            certificate,
-            key: beside.join(file.key),
-        },
+        identity: Identity::read(&beside.join(file.cert), &beside.join(file.key))?,
     })
 }
 
@@ -187,7 +209,7 @@ pub fn read_taxpayers(path: &Path, key_type: Option<&str>) -> Result<Vec<Taxpaye
         })
         .map(|entry| {
             let certificate = match entry.certificate {
-                Some(file) => certificates(&beside.join(file))?
+                Some(file) => certificates(&read(&beside.join(&file))?, &beside.join(&file))?
                     .into_iter()
                     .next()
                     .map(|der| Arc::from(der.as_ref())),
@@ -226,26 +248,13 @@ fn read(path: &Path) -> Result<String, TargetError> {
     })
 }
 
-/// All certificates of a PEM file, at least one.
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TargetError> {
-    let found: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path)
-        .map_err(|error| pem_error(path, error, "certificates in PEM"))?
-        .collect();
-    let found = found.map_err(|error| pem_error(path, error, "certificates in PEM"))?;
-    if found.is_empty() {
-        Err(content(path, "holds no certificate in PEM".into()))
-    } else {
-        Ok(found)
-    }
-}
-
-fn pem_error(path: &Path, error: rustls_pki_types::pem::Error, wanted: &str) -> TargetError {
-    match error {
-        rustls_pki_types::pem::Error::Io(cause) => TargetError::Read {
-            path: path.to_owned(),
-            cause,
-        },
-        other => content(path, format!("does not hold {wanted}: {other}")),
+/// All certificates in a PEM text, at least one; `from` is what to call it in an error.
+fn certificates(pem: &str, from: &Path) -> Result<Vec<CertificateDer<'static>>, TargetError> {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
+    match found {
+        Ok(found) if !found.is_empty() => Ok(found),
+        Ok(_) => Err(content(from, "holds no certificate in PEM".into())),
+        Err(error) => Err(content(from, format!("does not hold certificates in PEM: {error}"))),
     }
 }
 

@@ -27,6 +27,7 @@ fn open(browser: &str, page: &Path, profile: &Path) -> (String, Vec<String>) {
             "--enable-logging=stderr",
             "--dump-dom",
         ])
+        .arg("--window-size=1280,900")
         .arg(format!("--user-data-dir={}", profile.display()))
         .arg(format!("file://{}", page.display()))
         .output()
@@ -52,8 +53,19 @@ fn the_page_draws_every_graph_without_a_word_on_the_console_and_takes_text_as_te
     let mut latency = hdrhistogram::Histogram::<u64>::new(3).unwrap();
     latency.record(1000).unwrap();
     let written = muhurdar_loadtest::report::write(&report, &latency, folder.path()).unwrap();
-    let (dom, console) = open(browser, &written.html, &folder.path().join("profile"));
-    assert_eq!(console, Vec::<String>::new());
+    // What a test wants to know of the page it asks from inside.
+    let asking = "<script>const wide = document.documentElement; \
+                  console.log(`${innerWidth} wide, ${wide.scrollWidth - wide.clientWidth} over`)</script></body>";
+    let page = std::fs::read_to_string(&written.html).unwrap();
+    std::fs::write(&written.html, page.replacen("</body>", asking, 1)).unwrap();
+    let profile = folder.path().join("profile");
+
+    let (dom, console) = open(browser, &written.html, &profile);
+    // The browser's own frame takes nothing of a page without a window.
+    assert!(
+        console.len() == 1 && console[0].contains("1280 wide, 0 over"),
+        "{console:?}"
+    );
     assert_eq!(
         dom.matches("<svg ").count(),
         5,
@@ -62,6 +74,9 @@ fn the_page_draws_every_graph_without_a_word_on_the_console_and_takes_text_as_te
     for words in [
         "seals/s",
         "Throughput",
+        "What was done meanwhile",
+        "Failures",
+        "Branches",
         "The plan, piece by piece",
         "Environment",
         "&lt;/script&gt;",
@@ -69,4 +84,17 @@ fn the_page_draws_every_graph_without_a_word_on_the_console_and_takes_text_as_te
         assert!(dom.contains(words), "{words} is not on the page");
     }
     assert!(!dom.contains("<img"), "a label became markup");
+
+    // A window is never narrower than 500 pixels, a frame in it may be as narrow as a telephone.
+    let phone = folder.path().join("phone.html");
+    std::fs::write(
+        &phone,
+        "<iframe src='report.html' width='360' height='3000' style='border: 0'></iframe>",
+    )
+    .unwrap();
+    let (_, console) = open(browser, &phone, &profile);
+    assert!(
+        console.len() == 1 && console[0].contains("360 wide, 0 over"),
+        "{console:?}"
+    );
 }

@@ -17,6 +17,7 @@ use crate::{
     run::{self, Order},
     screen::Screen,
     target::{self, Target},
+    timeline::Hands,
 };
 
 #[derive(Debug, clap::Args)]
@@ -47,7 +48,7 @@ pub(super) fn run(args: &Args) -> Result<(), Exit> {
             setup: Setup {
                 target: Target::open(&server.endpoint, &folder.path().join("ca.crt")).map_err(Exit::failed)?,
                 branches: vec![Branch {
-                    identity: NullServer::client(folder.path()),
+                    identity: NullServer::client(folder.path()).map_err(Exit::failed)?,
                     share: 1.0,
                     priority: Priority::Unspecified,
                 }],
@@ -57,10 +58,12 @@ pub(super) fn run(args: &Args) -> Result<(), Exit> {
                     taxpayers: TaxpayerMix::new(vec![taxpayer], 0.0).ok_or_else(|| Exit::failed("no taxpayer"))?,
                     seed: 1,
                     issue_date: jiff::Zoned::now().date(),
+                    given: None,
                 },
                 mode: args.mode,
                 answer: Answer::SealedDocument,
                 connections: args.connections,
+                streams: 1,
                 batch: 16,
                 workers: 1,
                 max_in_flight: 4096,
@@ -74,10 +77,12 @@ pub(super) fn run(args: &Args) -> Result<(), Exit> {
             metrics: None,
             ceiling: None,
             verify: (0.0, false),
+            config: std::collections::BTreeMap::new(),
             command: std::env::args().collect(),
             label: None,
-            zipf: 0.0,
             actions: Vec::new(),
+            hands: Hands::default(),
+            fleet: None,
             interrupted: Arc::new(AtomicBool::new(false)),
         };
         run::run(&order, &Screen::new(true))

@@ -3,6 +3,7 @@
 //! Exit codes are those of sysexits(3): 64 for a command line or file that cannot be used, 69 where the service is not to be reached; 1 where a
 //! threshold or a check failed, 0 where all is well.
 
+mod agent;
 mod calibrate;
 mod ceiling;
 mod compare;
@@ -29,8 +30,14 @@ enum Command {
     Ceiling(ceiling::Args),
     /// Is run B better than run A, or is it noise? Exit 1 where B is worse
     Compare(compare::Args),
+    /// Make load for a controller on another machine: `run --agents`
+    Agent(agent::Args),
+    /// Make the keys with which a controller and its agents know each other
+    AgentKeys(agent::KeyArgs),
     /// What the generator itself can do on this machine, against a service that seals nothing
     Calibrate(calibrate::Args),
+    /// The form of report.json, as JSON Schema
+    Schema,
     /// A service that seals nothing, to try the harness on
     Null(null::Args),
 }
@@ -88,6 +95,12 @@ pub fn main() -> ExitCode {
         Command::Ceiling(args) => ceiling::run(&args),
         Command::Compare(args) => compare::run(&args),
         Command::Null(args) => null::run(&args),
+        Command::Agent(args) => agent::run(&args),
+        Command::AgentKeys(args) => agent::make_keys(&args),
+        Command::Schema => {
+            print!("{}", crate::report::schema());
+            Ok(())
+        }
         Command::Calibrate(args) => calibrate::run(&args),
     };
     match result {

@@ -3,7 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -14,23 +14,25 @@ use serde::Deserialize;
 
 use super::Exit;
 use crate::{
+    agents::{Fleet, FleetError},
     ceiling::CeilingOrder,
     criteria::Criteria,
     driver::{Branch, DriveError, Mode, Setup},
-    generator::{Kind, SizeMix, Taxpayer, TaxpayerMix, Workload},
+    generator::{self, Given, Kind, SizeMix, Taxpayer, TaxpayerMix, Workload},
     plan::{self, PlanSpec},
     report::{self, Report},
     run::{self, Order, RunError},
     screen::Screen,
-    slo,
+    service_config, slo,
     target::{self, Identity, Target},
-    timeline::Action,
+    timeline::{self, Action, Hands, Needs, Service},
     verify,
 };
 
 const TARGET: &str = "Whom to load";
 const LOAD: &str = "How much";
 const WORK: &str = "With what";
+const FAULTS: &str = "What happens meanwhile";
 const REPORT: &str = "What comes out";
 
 #[derive(Debug, clap::Args)]
@@ -91,9 +93,18 @@ pub(super) struct Args {
     /// The most requests in flight; what the plan wants beyond is counted as not sent
     #[arg(long, value_name = "N", help_heading = LOAD, default_value_t = 4096)]
     max_in_flight: usize,
-    /// Run a shell command at a time of the load, and draw it over the graphs: 30s=kill -HUP 4711. Again for each
-    #[arg(long = "at", value_name = "TIME=COMMAND", help_heading = LOAD)]
-    actions: Vec<Action>,
+    /// Threads of the generator, on each agent
+    #[arg(long, value_name = "N", help_heading = LOAD, default_value_t = 1)]
+    threads: usize,
+    /// Agents that make the load instead of this machine: host or host:port
+    #[arg(long, value_name = "HOST,…", help_heading = LOAD, value_delimiter = ',', requires = "agent_keys")]
+    agents: Vec<String>,
+    /// Folder with ca.crt, controller.crt and controller.key, as `agent-keys` makes them
+    #[arg(long, value_name = "DIR", help_heading = LOAD, requires = "agents")]
+    agent_keys: Option<PathBuf>,
+    /// How far an agent's clock may be from this machine's
+    #[arg(long, value_name = "TIME", help_heading = LOAD, default_value = "500ms", value_parser = time)]
+    clock_limit: Duration,
     /// How long to wait for the last answers
     #[arg(long, value_name = "TIME", help_heading = LOAD, default_value = "10s", value_parser = time)]
     drain: Duration,
@@ -101,6 +112,9 @@ pub(super) struct Args {
     /// Kinds of documents
     #[arg(long, value_name = "KIND", help_heading = WORK, value_delimiter = ',', default_value = "invoice")]
     kind: Vec<Kind>,
+    /// The .xml files of a folder instead of generated documents, each for the taxpayer whom it names
+    #[arg(long, value_name = "DIR", help_heading = WORK, conflicts_with_all = ["kind", "size"])]
+    documents: Option<PathBuf>,
     /// Size of the documents: 10k, 100k-dense, a mix such as 10k*70,100k*20,260k*10, or season
     #[arg(long, value_name = "SIZE", help_heading = WORK, default_value = "10k")]
     size: SizeMix,
@@ -125,9 +139,26 @@ pub(super) struct Args {
     /// Connections per branch and thread
     #[arg(long, value_name = "N", help_heading = WORK, default_value_t = 4)]
     connections: usize,
-    /// Threads of the generator
+    /// Streams on each connection with --mode stream
     #[arg(long, value_name = "N", help_heading = WORK, default_value_t = 1)]
-    threads: usize,
+    streams: usize,
+
+    /// Do things at times of the load, and draw them over the graphs. A line each: a time and fail LABEL, restore LABEL, stall TIME,
+    /// token COMMAND, signal NAME, restart or run COMMAND; such as 30s fail slot-1
+    #[arg(long, value_name = "FILE", help_heading = FAULTS)]
+    script: Option<PathBuf>,
+    /// Run a shell command at a time of the load, and draw it over the graphs: 30s=systemctl reload muhurdar. Again for each
+    #[arg(long = "at", value_name = "TIME=COMMAND", help_heading = FAULTS)]
+    actions: Vec<Action>,
+    /// Start the service by this command, and end it after the run: a script can then signal and restart it
+    #[arg(long, value_name = "COMMAND", help_heading = FAULTS)]
+    serve: Option<String>,
+    /// The service's process, for a script's signals
+    #[arg(long, value_name = "PID", help_heading = FAULTS, conflicts_with = "serve")]
+    pid: Option<i32>,
+    /// Control socket of a token that misbehaves on command; found in muhurdar.toml of --dir where it is in the token's environment
+    #[arg(long, value_name = "SOCKET", help_heading = FAULTS)]
+    token_control: Option<PathBuf>,
 
     /// Folder for report.html, report.json and latency.hgrm
     #[arg(long, value_name = "DIR", help_heading = REPORT)]
@@ -176,6 +207,14 @@ fn priority(text: &str) -> Result<Priority, String> {
 #[derive(Debug, Deserialize)]
 struct ServerToml {
     server: Option<ServerSection>,
+    #[serde(default)]
+    token: Vec<TokenSection>,
+}
+
+#[derive(Debug, Deserialize)]
+struct TokenSection {
+    #[serde(default)]
+    environment: std::collections::BTreeMap<String, String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -186,7 +225,10 @@ struct ServerSection {
 pub(super) fn run(args: &Args) -> Result<(), Exit> {
     let screen = Screen::new(args.quiet);
     let (json, out) = (args.json, args.out.clone());
-    let order = order(args)?;
+    let mut order = order(args)?;
+    // From here on: the service that was started for the run ends with it.
+    order.hands = hands(args, &order)?;
+    let order = order;
     let found = match &args.slo {
         Some(criteria) => slo::search(&order, criteria, args.duration, args.warmup, args.concurrency, &screen),
         None => run::run(&order, &screen),
@@ -195,6 +237,7 @@ pub(super) fn run(args: &Args) -> Result<(), Exit> {
         RunError::Drive(DriveError::Connect(error)) => Exit::unavailable(error),
         RunError::Drive(DriveError::Interrupted) => Exit::interrupted(),
         RunError::Drive(DriveError::Target(error)) => Exit::usage(error),
+        RunError::Drive(error @ DriveError::Certificate(..)) => Exit::usage(error),
         RunError::NoVerifier => Exit::unavailable(verify::missing()),
         other => Exit::unavailable(other),
     })?;
@@ -267,6 +310,10 @@ fn order(args: &Args) -> Result<Order, Exit> {
         sessions: None,
         duration: Duration::from_millis(1500),
     });
+    let given = match &args.documents {
+        Some(folder) => Some(documents(folder, &taxpayers)?),
+        None => None,
+    };
     let mix = TaxpayerMix::new(taxpayers, args.zipf).ok_or_else(|| {
         Exit::usage("no taxpayer to seal for: --taxpayer VKN, --taxpayers FILE, or another --key-type")
     })?;
@@ -278,6 +325,7 @@ fn order(args: &Args) -> Result<Order, Exit> {
     };
     for (name, value) in [
         ("--connections", args.connections),
+        ("--streams", args.streams),
         ("--threads", args.threads),
         ("--concurrency", args.concurrency),
         ("--max-in-flight", args.max_in_flight),
@@ -310,6 +358,7 @@ fn order(args: &Args) -> Result<Order, Exit> {
                 taxpayers: mix,
                 seed: args.seed,
                 issue_date: jiff::Zoned::now().date(),
+                given,
             },
             mode: args.mode,
             answer: if args.signature_only {
@@ -318,6 +367,7 @@ fn order(args: &Args) -> Result<Order, Exit> {
                 Answer::SealedDocument
             },
             connections: args.connections,
+            streams: args.streams,
             batch: args.batch,
             workers: args.threads,
             max_in_flight: args.max_in_flight,
@@ -329,12 +379,124 @@ fn order(args: &Args) -> Result<Order, Exit> {
         metrics: metrics(args)?,
         ceiling,
         verify: (share, args.verify.is_some()),
+        config: args
+            .token_config
+            .clone()
+            .or_else(|| Some(dir?.join("muhurdar.toml")))
+            .map(|file| service_config::read(&file))
+            .unwrap_or_default(),
         command: std::env::args().collect(),
         label: args.label.clone(),
-        zipf: args.zipf,
-        actions: args.actions.clone(),
+        actions: actions(args)?,
+        hands: Hands::default(),
+        fleet: fleet(args)?,
         interrupted: interrupted(),
     })
+}
+
+/// A folder's documents, each with the taxpayer whom it names: one whose seal can be asked for.
+fn documents(folder: &Path, taxpayers: &[Taxpayer]) -> Result<Arc<[Given]>, Exit> {
+    // Whom a document names is asked of the engine that a branch would prepare it with; any certificate does for that.
+    let certificate = taxpayers.iter().find_map(|taxpayer| {
+        let der = taxpayer.certificate.as_deref()?;
+        muhurdar_xades::Certificate::from_der(der).ok()
+    });
+    let sealer = |document: &[u8]| {
+        let Some(certificate) = &certificate else {
+            return Ok(None);
+        };
+        let sealing = muhurdar_xades::Sealing {
+            certificate,
+            policy: &muhurdar_xades::Policy::default(),
+            limits: &muhurdar_xades::Limits::default(),
+            signing_time: jiff::Timestamp::now(),
+            expect: None,
+        };
+        let prepared = muhurdar_xades::prepare(document, &sealing).map_err(|refusal| refusal.to_string())?;
+        match prepared.sealer().taxpayer() {
+            Some(named) if taxpayers.iter().all(|taxpayer| *taxpayer.number != *named) => Err(format!(
+                "it names {named}, for whom no seal can be asked here (--taxpayers, --taxpayer, --key-type; muhurdar dev --taxpayer {named})"
+            )),
+            named => Ok(named.map(str::to_owned)),
+        }
+    };
+    generator::read_folder(folder, sealer).map_err(Exit::usage)
+}
+
+/// From the script and from `--at`.
+fn actions(args: &Args) -> Result<Vec<Action>, Exit> {
+    let mut actions = match &args.script {
+        Some(file) => timeline::read_script(file).map_err(Exit::usage)?,
+        None => Vec::new(),
+    };
+    actions.extend(args.actions.iter().cloned());
+    Ok(actions)
+}
+
+fn fleet(args: &Args) -> Result<Option<Arc<Fleet>>, Exit> {
+    match &args.agent_keys {
+        Some(keys) => match Fleet::connect(&args.agents, keys, args.clock_limit) {
+            Ok(fleet) => Ok(Some(Arc::new(fleet))),
+            Err(error @ FleetError::Keys(_)) => Err(Exit::usage(error)),
+            Err(error) => Err(Exit::unavailable(error)),
+        },
+        None => Ok(None),
+    }
+}
+
+/// What the actions need; a missing piece is told before any load.
+fn hands(args: &Args, order: &Order) -> Result<Hands, Exit> {
+    let needed = |needs: Needs| order.actions.iter().find(|action| action.deed.needs() == needs);
+    let from_file = || {
+        let tokens = server_toml(args.dir.as_deref()?).ok()??.token;
+        let socket = tokens
+            .iter()
+            .find_map(|token| token.environment.get("FAULTY_TOKEN_CONTROL"))?;
+        Some(PathBuf::from(socket))
+    };
+    let token = args.token_control.clone().or_else(from_file);
+    if let (Some(action), None) = (needed(Needs::TokenControl), &token) {
+        return Err(Exit::usage(format!("'{}' needs --token-control SOCKET", action.deed)));
+    }
+    let reachable = |has: bool, needs, by: &str| match needed(needs) {
+        Some(action) if !has => Err(Exit::usage(format!("'{}' needs {by}", action.deed))),
+        _ => Ok(()),
+    };
+    reachable(args.serve.is_some(), Needs::Start, "--serve COMMAND")?;
+    reachable(
+        args.serve.is_some() || args.pid.is_some(),
+        Needs::Process,
+        "--pid PID or --serve COMMAND",
+    )?;
+    let service = match (&args.serve, args.pid) {
+        (Some(command), _) => {
+            let log = args.out.as_ref().map(|folder| folder.join("service.log"));
+            if let Some(folder) = &args.out {
+                std::fs::create_dir_all(folder)
+                    .map_err(|error| Exit::usage(format!("{}: {error}", folder.display())))?;
+            }
+            let address = order.setup.target.address();
+            Some(Service::start(command, address, log.as_deref()).map_err(Exit::unavailable)?)
+        }
+        (None, Some(pid)) => {
+            Some(Service::of(pid).ok_or_else(|| Exit::usage(format!("--pid {pid} is no process of a service")))?)
+        }
+        (None, None) => None,
+    };
+    Ok(Hands {
+        token,
+        service: service.map(|service| Arc::new(Mutex::new(service))),
+    })
+}
+
+/// `muhurdar.toml` of a folder, if it has one.
+fn server_toml(dir: &Path) -> Result<Option<ServerToml>, Exit> {
+    let Ok(text) = std::fs::read_to_string(dir.join("muhurdar.toml")) else {
+        return Ok(None);
+    };
+    toml::from_str(&text)
+        .map(Some)
+        .map_err(|error| Exit::usage(format!("{}/muhurdar.toml: {error}", dir.display())))
 }
 
 /// True once SIGINT or SIGTERM came.
@@ -366,17 +528,9 @@ fn interrupted() -> Arc<AtomicBool> {
 
 fn branches(args: &Args, from_file: Option<Identity>) -> Result<Vec<Branch>, Exit> {
     let default = args.priority.unwrap_or(Priority::Unspecified);
-    let named = |path: &Path| {
-        path.file_stem()
-            .map_or_else(|| "client".to_owned(), |s| s.to_string_lossy().into_owned())
-    };
     if args.branches.is_empty() {
         let identity = match (&args.cert, &args.key, from_file) {
-            (Some(certificate), Some(key), _) => Identity {
-                name: named(certificate),
-                certificate: certificate.clone(),
-                key: key.clone(),
-            },
+            (Some(certificate), Some(key), _) => Identity::read(certificate, key).map_err(Exit::usage)?,
             (_, _, Some(identity)) => identity,
             _ => return Err(Exit::usage("who is the client? --cert FILE --key FILE, or --dir DIR")),
         };
@@ -399,13 +553,8 @@ fn branches(args: &Args, from_file: Option<Identity>) -> Result<Vec<Branch>, Exi
                 ),
                 (None, _) => (PathBuf::from(who), Path::new(who).with_extension("key")),
             };
-            let identity = Identity {
-                name: named(&certificate),
-                certificate,
-                key,
-            };
             let mut branch = Branch {
-                identity,
+                identity: Identity::read(&certificate, &key).map_err(Exit::usage)?,
                 share: 1.0,
                 priority: default,
             };
@@ -465,12 +614,8 @@ fn metrics(args: &Args) -> Result<Option<http::Uri>, Exit> {
     let url = match (&args.metrics, &args.dir) {
         (Some(url), _) => url.clone(),
         (None, Some(dir)) => {
-            let Ok(text) = std::fs::read_to_string(dir.join("muhurdar.toml")) else {
-                return Ok(None);
-            };
-            let parsed: ServerToml = toml::from_str(&text)
-                .map_err(|error| Exit::usage(format!("{}/muhurdar.toml: {error}", dir.display())))?;
-            match parsed.server.and_then(|server| server.admin_listen) {
+            let server = server_toml(dir)?.and_then(|parsed| parsed.server);
+            match server.and_then(|server| server.admin_listen) {
                 Some(listen) => format!("http://{listen}/metrics"),
                 None => return Ok(None),
             }

@@ -2,14 +2,17 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::{Stream, stream};
 use http::uri::PathAndQuery;
 use muhurdar_proto::seal::v1::{
-    SealBatchResponse, SealResponse, SealStreamResponse, seal_batch_result, seal_stream_response,
+    SealBatchResponse, SealDigestResponse, SealResponse, SealStreamResponse, seal_batch_result, seal_stream_response,
 };
 use prost::Message as _;
 use rustls::ClientConfig;
-use tokio::{sync::mpsc, task::JoinHandle};
-use tokio_stream::{Stream, StreamExt as _, wrappers::UnboundedReceiverStream};
+use tokio::{
+    sync::{Mutex, mpsc},
+    task::JoinHandle,
+};
 use tonic::{Code, Request, Status, client::Grpc};
 use tonic_types::{ErrorInfo, pb};
 
@@ -41,13 +44,18 @@ pub(super) async fn run(worker: Arc<Worker>, lane: usize, tls: Arc<ClientConfig>
                 let (sender, requests) = mpsc::unbounded_channel();
                 worker.lane_up(lane, sender);
                 let ended = match worker.mode() {
-                    Mode::Stream => stream(&worker, client, requests).await,
-                    Mode::Unary | Mode::Batch => calls(&worker, client, requests, task).await,
+                    Mode::Stream => streams(&worker, client, requests).await,
+                    Mode::Unary | Mode::Batch | Mode::HashOnly => calls(&worker, client, requests, task).await,
                 };
                 if worker.stopping() {
                     return;
                 }
-                worker.lane_down(lane, &ended);
+                let failure = Failure {
+                    code: ended.code,
+                    reason: &ended.reason,
+                    message: &ended.message,
+                };
+                worker.lane_down(lane, failure);
             }
             Err(_) if worker.stopping() => return,
             Err(_) => {}
@@ -57,17 +65,71 @@ pub(super) async fn run(worker: Arc<Worker>, lane: usize, tls: Arc<ClientConfig>
     }
 }
 
+/// Requests of a connection's streams; a stream that takes more takes the next.
+type Shared = Arc<Mutex<Requests>>;
+
 /// Requests as gRPC takes them, each stamped when it does.
-fn outgoing(worker: Arc<Worker>, requests: Requests) -> impl Stream<Item = Outgoing> + Send {
-    UnboundedReceiverStream::new(requests).map(move |parcel| {
+fn outgoing(worker: Arc<Worker>, requests: Shared) -> impl Stream<Item = Outgoing> + Send {
+    stream::unfold((worker, requests), |(worker, requests)| async {
+        // Streams take turns: the lock is handed on in the order in which it was asked for.
+        let parcel = requests.lock().await.recv().await?;
         worker.handed_over(&parcel.tickets);
-        parcel.message
+        Some((parcel.message, (worker, requests)))
     })
 }
 
-async fn stream(worker: &Arc<Worker>, mut client: Client, requests: Requests) -> String {
+/// All streams of a connection. When one ends, the connection is made anew: what ends one will end the others.
+async fn streams(worker: &Arc<Worker>, client: Client, requests: Requests) -> Ended {
+    let requests = Arc::new(Mutex::new(requests));
+    let mut running = tokio::task::JoinSet::new();
+    for _ in 0..worker.streams() {
+        let (worker, client, requests) = (worker.clone(), client.clone(), requests.clone());
+        running.spawn(async move { one_stream(&worker, client, requests).await });
+    }
+    match running.join_next().await {
+        Some(Ok(ended)) => ended,
+        _ => Ended::broken("a stream came to no end"),
+    }
+}
+
+/// How a connection's traffic came to its end.
+struct Ended {
+    code: &'static str,
+    /// The server's, where it gave one.
+    reason: String,
+    message: String,
+}
+
+impl Ended {
+    fn broken(message: &(impl ToString + ?Sized)) -> Self {
+        Self {
+            code: "UNAVAILABLE",
+            reason: "CONNECTION".to_owned(),
+            message: message.to_string(),
+        }
+    }
+
+    /// A status that ended a stream: the server's own word, or this side's for a connection that broke.
+    fn by(status: &Status) -> Self {
+        if is_local(status) {
+            return Self::broken(status.message());
+        }
+        let given = reason(&pb::Status::decode(status.details()).unwrap_or_default());
+        Self {
+            code: code_name(status.code()),
+            reason: if given.is_empty() {
+                "CONNECTION".to_owned()
+            } else {
+                given
+            },
+            message: status.message().to_owned(),
+        }
+    }
+}
+
+async fn one_stream(worker: &Arc<Worker>, mut client: Client, requests: Shared) -> Ended {
     if let Err(error) = client.ready().await {
-        return error.to_string();
+        return Ended::broken(&error);
     }
     let requests = Request::new(outgoing(worker.clone(), requests));
     let call = client.streaming(
@@ -77,13 +139,13 @@ async fn stream(worker: &Arc<Worker>, mut client: Client, requests: Requests) ->
     );
     let mut answers = match call.await {
         Ok(response) => response.into_inner(),
-        Err(status) => return describe(&status),
+        Err(status) => return Ended::by(&status),
     };
     loop {
         match answers.message().await {
             Ok(Some(answer)) => item(worker, answer),
-            Ok(None) => return "the service ended the stream".to_owned(),
-            Err(status) => return describe(&status),
+            Ok(None) => return Ended::broken("the service ended the stream"),
+            Err(status) => return Ended::by(&status),
         }
     }
 }
@@ -112,16 +174,16 @@ async fn calls(
     client: Client,
     mut requests: Requests,
     mut connection: JoinHandle<Result<(), hyper::Error>>,
-) -> String {
+) -> Ended {
     loop {
         tokio::select! {
             parcel = requests.recv() => match parcel {
                 Some(parcel) => drop(tokio::spawn(call(worker.clone(), client.clone(), parcel))),
-                None => return String::new(),
+                None => return Ended::broken("the run is over"),
             },
             ended = &mut connection => return match ended {
-                Ok(Err(error)) => error.to_string(),
-                _ => "the service closed the connection".to_owned(),
+                Ok(Err(error)) => Ended::broken(&error),
+                _ => Ended::broken("the service closed the connection"),
             },
         }
     }
@@ -134,24 +196,38 @@ async fn call(worker: Arc<Worker>, mut client: Client, parcel: Parcel) {
         return refused(&worker, &tickets, &status, true);
     }
     worker.handed_over(&tickets);
-    if matches!(message, Outgoing::Batch(..)) {
-        let method = path("/muhurdar.seal.v1.SealService/SealBatch");
-        match client
-            .unary(Request::new(message), method, Wire::<SealBatchResponse>::default())
-            .await
-        {
-            Ok(response) => batch(&worker, &tickets, response.into_inner()),
-            Err(status) => refused(&worker, &tickets, &status, is_local(&status)),
+    match message {
+        Outgoing::Batch(..) => {
+            let method = path("/muhurdar.seal.v1.SealService/SealBatch");
+            match client.unary(Request::new(message), method, Wire::default()).await {
+                Ok(response) => batch(&worker, &tickets, response.into_inner()),
+                Err(status) => refused(&worker, &tickets, &status, is_local(&status)),
+            }
         }
-    } else {
-        let method = path("/muhurdar.seal.v1.SealService/Seal");
-        match client
-            .unary(Request::new(message), method, Wire::<SealResponse>::default())
-            .await
-        {
-            Ok(response) => worker.answered([(tickets[0], Ok(response.into_inner()))]),
-            Err(status) => refused(&worker, &tickets, &status, is_local(&status)),
+        Outgoing::Digest(..) => {
+            let method = path("/muhurdar.seal.v1.SealService/SealDigest");
+            match client.unary(Request::new(message), method, Wire::default()).await {
+                Ok(response) => worker.answered([(tickets[0], Ok(signed(response.into_inner())))]),
+                Err(status) => refused(&worker, &tickets, &status, is_local(&status)),
+            }
         }
+        _ => {
+            let method = path("/muhurdar.seal.v1.SealService/Seal");
+            match client.unary(Request::new(message), method, Wire::default()).await {
+                Ok(response) => worker.answered([(tickets[0], Ok(response.into_inner()))]),
+                Err(status) => refused(&worker, &tickets, &status, is_local(&status)),
+            }
+        }
+    }
+}
+
+/// A signature value as an answer without a document: the rest of the seal is put together here.
+fn signed(response: SealDigestResponse) -> SealResponse {
+    SealResponse {
+        signature_value: response.signature_value,
+        certificate_serial_number: response.certificate_serial_number,
+        receipt: response.receipt,
+        ..SealResponse::default()
     }
 }
 
@@ -196,10 +272,6 @@ fn refused(worker: &Arc<Worker>, tickets: &[u64], status: &Status, local: bool) 
 /// A status that the server did not send: the connection broke on this side of it.
 fn is_local(status: &Status) -> bool {
     std::error::Error::source(status).is_some()
-}
-
-fn describe(status: &Status) -> String {
-    format!("{}: {}", code_name(status.code()), status.message())
 }
 
 fn failure<'a>(status: &'a pb::Status, reason: &'a str) -> Failure<'a> {

@@ -1,35 +1,33 @@
 //! Sends what the plan asks for and takes the answers.
 //!
-//! What comes in: a [`Target`], branches, a workload and a [`Plan`]. What goes out: what was recorded, and the answers that
-//! were sampled for verification. A worker is one thread with its own connections, its own generator and its own recorder; nothing
-//! is shared between workers but two counters for the progress line. This room decides *nothing* about when (the plan does) and judges no
-//! answer beyond sealed or refused.
+//! What comes in: a [`Target`], branches, a workload and a plan. What goes out: what was recorded, and the answers that
+//! were sampled for verification. The **conductor** leads the **workers** through the plan; a worker is one thread, here or at an agent, with its
+//! own connections, its own generator and its own recorder. Nothing is shared between workers but counters for the progress line. This room
+//! decides *nothing* about when (the plan does) and judges no answer beyond sealed or refused.
 //!
 //! One thread is enough for more than an HSM carries; more are for machines where the harness is alone.
 
 mod alarm;
+mod conductor;
 mod connection;
+mod crew;
 mod lane;
+mod office;
 mod wire;
 mod worker;
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    thread,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::{Duration, Instant},
 };
 
 use muhurdar_proto::seal::v1::{Answer, Priority, SealResponse};
-use tokio::sync::mpsc;
 
 pub use self::connection::ConnectError;
-pub(crate) use self::connection::Connection;
+pub(crate) use self::{conductor::Driver, connection::Connection, crew::Crew, worker::Finished};
 use crate::{
     generator::{Document, Workload},
-    plan::{Load, Plan, Segment},
+    plan::{Load, Segment},
     recorder::Recorder,
     target::{Identity, Target},
 };
@@ -44,6 +42,8 @@ pub enum Mode {
     Unary,
     /// `SealBatch`: a call per batch of documents.
     Batch,
+    /// `SealDigest`: documents are prepared here and stay here, only digests travel.
+    HashOnly,
 }
 
 impl Mode {
@@ -53,6 +53,7 @@ impl Mode {
             Self::Stream => "stream",
             Self::Unary => "unary",
             Self::Batch => "batch",
+            Self::HashOnly => "hash-only",
         }
     }
 }
@@ -83,9 +84,11 @@ pub struct Setup {
     pub answer: Answer,
     /// Connections per branch and worker.
     pub connections: usize,
+    /// Streams per connection in [`Mode::Stream`].
+    pub streams: usize,
     /// Documents per batch in [`Mode::Batch`].
     pub batch: usize,
-    /// Threads.
+    /// Threads, here or at each agent.
     pub workers: usize,
     /// Requests that may be in flight at once, in total; what the plan wants beyond is counted as missed.
     pub max_in_flight: usize,
@@ -102,8 +105,15 @@ pub struct Setup {
 pub struct Sample {
     /// What was sent.
     pub document: Document,
-    /// What came back.
-    pub answer: SealResponse,
+    /// What came back; or why no seal can be made of it.
+    pub answer: Result<SealResponse, String>,
+}
+
+/// Which of a run's workers one is: together they make the plan's schedule and number its documents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(crate) struct Part {
+    pub(crate) first: usize,
+    pub(crate) of: usize,
 }
 
 /// What the run has done so far, for a progress line.
@@ -112,9 +122,25 @@ pub struct Progress {
     sealed: AtomicU64,
     failed: AtomicU64,
     in_flight: AtomicU64,
+    over: AtomicBool,
 }
 
 impl Progress {
+    /// Gives the run up: nothing more is sent.
+    pub(crate) fn give_up(&self) {
+        self.over.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.over.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set(&self, sealed: u64, failed: u64, in_flight: u64) {
+        self.sealed.store(sealed, Ordering::Relaxed);
+        self.failed.store(failed, Ordering::Relaxed);
+        self.in_flight.store(in_flight, Ordering::Relaxed);
+    }
+
     /// Seals, failures and missed sends, requests in flight.
     pub fn read(&self) -> (u64, u64, u64) {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -131,6 +157,10 @@ pub(crate) struct Driven {
     pub(crate) samples: Vec<Sample>,
     /// Answers that were to be kept and were not, because [`Setup::sample_bytes`] was full.
     pub(crate) samples_dropped: u64,
+    /// Workers, everywhere.
+    pub(crate) workers: usize,
+    /// What each agent saw; empty where there was none.
+    pub(crate) agents: Vec<(String, Recorder)>,
 }
 
 /// The driver cannot begin.
@@ -146,6 +176,12 @@ pub enum DriveError {
     /// The operating system refused a thread or an event loop.
     #[error("cannot start a worker: {0}")]
     Worker(#[from] std::io::Error),
+    /// A taxpayer's certificate, which hash-only needs, cannot be used.
+    #[error("the certificate of taxpayer {0}: {1}")]
+    Certificate(String, String),
+    /// An agent said that it cannot go on, or went away.
+    #[error("agent {0}: {1}")]
+    Agent(String, String),
     /// The workers went away, which is a bug of the harness.
     #[error("a worker of the harness ended before its time")]
     Gone,
@@ -154,176 +190,33 @@ pub enum DriveError {
     Interrupted,
 }
 
-/// What the coordinator tells a worker: segments that follow each other without a pause.
+/// What the conductor tells a worker: segments that follow each other without a pause.
 #[derive(Clone, Debug)]
-struct Stretch {
-    first: usize,
-    segments: Vec<(Load, Duration)>,
-    start: Instant,
+pub(crate) struct Stretch {
+    pub(crate) first: usize,
+    pub(crate) segments: Vec<(Load, Duration)>,
+    pub(crate) start: Instant,
 }
 
-/// The threads of a run, connected and waiting.
-pub(crate) struct Driver {
-    orders: Vec<mpsc::UnboundedSender<Stretch>>,
-    events: std::sync::mpsc::Receiver<Event>,
-    threads: Vec<thread::JoinHandle<()>>,
-    plan: Plan,
+/// What a recorder must know of the plan.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+pub(crate) struct Frame {
+    /// Which segments count.
+    pub(crate) measured: Vec<bool>,
+    /// How long the run is, with the wait for the last answers.
+    pub(crate) length: Duration,
 }
 
-/// What a worker tells the coordinator.
-enum Event {
+/// What a worker, or an agent for all of its own, tells the conductor.
+#[derive(Debug)]
+pub(crate) enum Event {
     Connected(Result<(), DriveError>),
+    /// Seals, failures, in flight so far, at the agent of this number.
+    Progress(usize, [u64; 3]),
     /// A stretch is over and answered. Seals in time by segment of the stretch.
     Done(Vec<u64>),
-    Finished(Box<worker::Finished>),
-}
-
-impl std::fmt::Debug for Driver {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Driver")
-            .field("workers", &self.threads.len())
-            .finish_non_exhaustive()
-    }
-}
-
-impl Driver {
-    /// Starts the workers and waits until every connection stands.
-    pub(crate) fn start(setup: &Setup, plan: Plan, progress: &Arc<Progress>) -> Result<Self, DriveError> {
-        let (report, events) = std::sync::mpsc::channel();
-        let length = plan.segments.iter().map(|segment| segment.duration).sum::<Duration>() + setup.drain;
-        let origin = Instant::now();
-        let measured: Vec<bool> = plan.segments.iter().map(|segment| segment.measured).collect();
-        let (mut orders, mut threads) = (Vec::new(), Vec::new());
-        for index in 0..setup.workers {
-            let recorder = Recorder::new(origin, length, measured.clone(), setup.branches.len());
-            let (order, ordered) = mpsc::unbounded_channel();
-            let (setup, progress, report) = (setup.clone(), progress.clone(), report.clone());
-            threads.push(
-                thread::Builder::new()
-                    .name(format!("load-{index}"))
-                    .spawn(move || worker::run(index, setup, recorder, progress, ordered, &report))?,
-            );
-            orders.push(order);
-        }
-        let driver = Self {
-            orders,
-            events,
-            threads,
-            plan,
-        };
-        for _ in 0..setup.workers {
-            match driver.events.recv() {
-                Ok(Event::Connected(result)) => result?,
-                _ => return Err(DriveError::Gone),
-            }
-        }
-        Ok(driver)
-    }
-
-    /// Runs the plan. `tick` is called about ten times a second and at both ends of each stretch, with the index of the segment that runs;
-    /// it may end the run by answering false.
-    pub(crate) fn run(mut self, mut tick: impl FnMut(usize, &Segment) -> bool) -> Result<Driven, DriveError> {
-        let mut segments = std::mem::take(&mut self.plan.segments);
-        let (mut at, mut peak) = (0, 0.0_f64);
-        while at < segments.len() {
-            let end = (at + 1..segments.len())
-                .find(|index| segments[*index].settle)
-                .unwrap_or(segments.len());
-            for segment in &mut segments[at..end] {
-                resolve(segment, peak);
-            }
-            if !tick(at, &segments[at]) {
-                return Err(DriveError::Interrupted);
-            }
-            let start = Instant::now() + Duration::from_millis(2);
-            let stretch = Stretch {
-                first: at,
-                segments: segments[at..end].iter().map(|s| (s.load.clone(), s.duration)).collect(),
-                start,
-            };
-            for order in &self.orders {
-                order.send(stretch.clone()).map_err(|_| DriveError::Gone)?;
-            }
-            let mut sealed = vec![0; end - at];
-            let mut waiting = self.orders.len();
-            while waiting > 0 {
-                match self.events.recv_timeout(Duration::from_millis(100)) {
-                    Ok(Event::Done(counts)) => {
-                        waiting -= 1;
-                        sealed.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
-                    }
-                    Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {
-                        let index = running(&segments[at..end], start.elapsed()) + at;
-                        if !tick(index, &segments[index]) {
-                            return Err(DriveError::Interrupted);
-                        }
-                    }
-                    _ => return Err(DriveError::Gone),
-                }
-            }
-            tick(end - 1, &segments[end - 1]);
-            for (segment, sealed) in segments[at..end].iter().zip(&sealed) {
-                if segment.measured {
-                    peak = peak.max(*sealed as f64 / segment.duration.as_secs_f64());
-                }
-            }
-            at = end;
-        }
-        self.finish(&segments)
-    }
-
-    fn finish(mut self, segments: &[Segment]) -> Result<Driven, DriveError> {
-        // Without orders the workers end.
-        self.orders.clear();
-        let mut all: Option<Driven> = None;
-        for _ in 0..self.threads.len() {
-            let Ok(Event::Finished(finished)) = self.events.recv() else {
-                return Err(DriveError::Gone);
-            };
-            let worker::Finished {
-                recorder,
-                samples,
-                samples_dropped,
-            } = *finished;
-            match &mut all {
-                None => {
-                    all = Some(Driven {
-                        recorder,
-                        segments: segments.to_vec(),
-                        samples,
-                        samples_dropped,
-                    });
-                }
-                Some(sum) => {
-                    sum.recorder.merge(&recorder);
-                    sum.samples.extend(samples);
-                    sum.samples_dropped += samples_dropped;
-                }
-            }
-        }
-        for thread in self.threads {
-            thread.join().map_err(|_| DriveError::Gone)?;
-        }
-        all.ok_or(DriveError::Gone)
-    }
-}
-
-/// A share of the peak becomes the rate that it now means.
-fn resolve(segment: &mut Segment, peak: f64) {
-    if let Load::ShareOfPeak(share) = segment.load {
-        let rate = (peak * share).floor().max(1.0);
-        segment.load = Load::Open(crate::plan::Arrivals::Constant { rate });
-    }
-}
-
-/// Which of these segments runs after `elapsed`.
-fn running(segments: &[Segment], elapsed: Duration) -> usize {
-    let mut end = Duration::ZERO;
-    segments
-        .iter()
-        .position(|segment| {
-            end += segment.duration;
-            elapsed < end
-        })
-        .unwrap_or(segments.len() - 1)
+    /// All that was seen, by the agent of this number if by one.
+    Finished(Option<usize>, Box<Finished>),
+    /// The agent of this number is gone, or says why it cannot go on.
+    Lost(usize, String),
 }

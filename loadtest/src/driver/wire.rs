@@ -5,7 +5,9 @@
 //! A test holds every shape against prost's own encoding of the generated types.
 
 use bytes::BufMut;
-use muhurdar_proto::seal::v1::{Answer, Priority, SealBatchResponse, SealResponse, SealStreamResponse};
+use muhurdar_proto::seal::v1::{
+    Answer, Priority, SealBatchResponse, SealDigestRequest, SealDigestResponse, SealResponse, SealStreamResponse,
+};
 use prost::{
     Message,
     encoding::{WireType, encode_key, encode_varint, encoded_len_varint},
@@ -33,6 +35,8 @@ pub(super) enum Outgoing {
     Item(u64, Manner, Document),
     /// `SealBatch`.
     Batch(Manner, Vec<Document>),
+    /// `SealDigest`, small enough for prost's own encoding.
+    Digest(Box<SealDigestRequest>),
 }
 
 /// The id of a stream item, as text of a fixed length.
@@ -93,6 +97,7 @@ impl Outgoing {
                     put_request(*manner, document, out);
                 }
             }
+            Self::Digest(request) => request.encode_raw(out),
         }
     }
 
@@ -104,6 +109,7 @@ impl Outgoing {
                 .iter()
                 .map(|document| field_len(1, request_len(*manner, document)))
                 .sum(),
+            Self::Digest(request) => request.encoded_len(),
         }
     }
 }
@@ -118,11 +124,12 @@ impl<A> Default for Wire<A> {
     }
 }
 
-/// The answers of the three methods.
+/// The answers of the methods.
 pub(super) trait AnswerMessage: Message + Default + Send + 'static {}
 impl AnswerMessage for SealResponse {}
 impl AnswerMessage for SealStreamResponse {}
 impl AnswerMessage for SealBatchResponse {}
+impl AnswerMessage for SealDigestResponse {}
 
 impl<A: AnswerMessage> Codec for Wire<A> {
     type Encode = Outgoing;
@@ -180,6 +187,7 @@ mod tests {
             taxpayers: TaxpayerMix::new(vec![taxpayer], 0.0).unwrap(),
             seed: 3,
             issue_date: jiff::civil::date(2026, 11, 21),
+            given: None,
         };
         let mut generator = Generator::new(workload, 0, 1);
         (0..count).map(|_| generator.document()).collect()

@@ -1,10 +1,11 @@
-//! Documents to seal, made from a seed.
+//! Documents to seal, made from a seed, or the user's own.
 //!
-//! What comes in: a [`Workload`] (kinds, sizes, taxpayers) and a seed. What goes out: [`Document`]s, each with its own
+//! What comes in: a [`Workload`] (kinds, sizes, taxpayers, or a folder) and a seed. What goes out: [`Document`]s, each with its own
 //! number and UUID, each naming the taxpayer whose seal it wants. The texts are written once, as templates; a document is
 //! a template and a few patched fields, and becomes bytes only where it is written to the wire, so that a 10 KB invoice
 //! costs the generator one copy. This room knows nothing of gRPC, of time or of answers.
 
+mod given;
 mod size;
 mod taxpayers;
 mod template;
@@ -12,10 +13,11 @@ mod ubl;
 
 use std::sync::Arc;
 
-use bytes::BufMut;
+use bytes::{BufMut, Bytes};
 
 use self::template::{Fields, Template};
 pub use self::{
+    given::{FolderError, Given, read_folder},
     size::{Size, SizeMix, SizeParseError},
     taxpayers::{Taxpayer, TaxpayerMix},
 };
@@ -78,6 +80,8 @@ pub struct Workload {
     pub seed: u64,
     /// `cbc:IssueDate` of every document.
     pub issue_date: jiff::civil::Date,
+    /// The user's own, chosen evenly, instead of `kinds` and `sizes`.
+    pub given: Option<Arc<[Given]>>,
 }
 
 /// Writes documents, one after the other.
@@ -100,7 +104,8 @@ impl Generator {
         let mut shared = fastrand::Rng::with_seed(workload.seed);
         let series = [(); 3].map(|()| shared.alphanumeric().to_ascii_uppercase() as u8);
         let mut templates = Vec::new();
-        for &kind in &workload.kinds {
+        let written: &[Kind] = if workload.given.is_some() { &[] } else { &workload.kinds };
+        for &kind in written {
             for size in workload.sizes.sizes() {
                 for person in [false, true] {
                     for _ in 0..VARIANTS {
@@ -124,20 +129,23 @@ impl Generator {
     /// The next document.
     pub fn document(&mut self) -> Document {
         let taxpayer = self.workload.taxpayers.choose(&mut self.random).clone();
+        if let Some(given) = &self.workload.given {
+            let given = given[self.random.usize(..given.len())].clone();
+            return Document::given(given, taxpayer.number);
+        }
         let kind = self.random.usize(..self.workload.kinds.len());
         let size = self.workload.sizes.choose(&mut self.random);
         let variant = self.random.usize(..VARIANTS);
         let template = self.template(kind, size, taxpayer.is_person(), variant);
         let number = self.number();
-        Document {
+        Document(Content::Written {
             template,
             fields: Fields {
                 number,
                 uuid: self.random.u128(..),
                 taxpayer: taxpayer.number.clone(),
             },
-            kind: self.workload.kinds[kind],
-        }
+        })
     }
 
     /// A uniform number in 0..1, for the choices that the driver leaves to the seed.
@@ -174,37 +182,79 @@ fn write_digits(place: &mut [u8], mut value: u64) {
 
 /// One document: cheap to hold and to clone, bytes only when written.
 #[derive(Clone, Debug)]
-pub struct Document {
-    template: Arc<Template>,
-    fields: Fields,
-    kind: Kind,
+pub struct Document(Content);
+
+#[derive(Clone, Debug)]
+enum Content {
+    /// By this generator.
+    Written { template: Arc<Template>, fields: Fields },
+    /// By somebody else.
+    Given {
+        name: String,
+        bytes: Bytes,
+        taxpayer: Arc<str>,
+        /// By the generator of another machine, all the same.
+        written: bool,
+    },
 }
 
 impl Document {
+    /// Somebody's own document, for the taxpayer that it names, else for `otherwise`.
+    pub fn given(given: Given, otherwise: Arc<str>) -> Self {
+        Self(Content::Given {
+            name: given.name,
+            bytes: given.bytes,
+            taxpayer: given.taxpayer.unwrap_or(otherwise),
+            written: false,
+        })
+    }
+
+    /// The same, known to have been written by a generator on another machine.
+    pub(crate) fn known_written(mut self) -> Self {
+        if let Content::Given { written, .. } = &mut self.0 {
+            *written = true;
+        }
+        self
+    }
+
     /// The VKN or TCKN whose seal it wants.
     pub fn taxpayer(&self) -> &str {
-        &self.fields.taxpayer
+        match &self.0 {
+            Content::Written { fields, .. } => &fields.taxpayer,
+            Content::Given { taxpayer, .. } => taxpayer,
+        }
     }
 
-    /// Its number (`cbc:ID`).
-    pub fn number(&self) -> &str {
-        std::str::from_utf8(&self.fields.number).expect("a number is made of ASCII letters and digits")
+    /// Its number (`cbc:ID`), or the name of its file.
+    pub fn name(&self) -> &str {
+        match &self.0 {
+            Content::Written { fields, .. } => {
+                std::str::from_utf8(&fields.number).expect("a number is made of ASCII letters and digits")
+            }
+            Content::Given { name, .. } => name,
+        }
     }
 
-    /// What it is.
-    pub fn kind(&self) -> Kind {
-        self.kind
+    /// Whether a generator wrote it: then its place for the seal is empty.
+    pub fn is_written(&self) -> bool {
+        matches!(self.0, Content::Written { .. } | Content::Given { written: true, .. })
     }
 
     /// Its length in bytes.
     #[allow(clippy::len_without_is_empty, reason = "a document is never empty")]
     pub fn len(&self) -> usize {
-        self.template.len()
+        match &self.0 {
+            Content::Written { template, .. } => template.len(),
+            Content::Given { bytes, .. } => bytes.len(),
+        }
     }
 
     /// Writes its bytes, [`Document::len`] of them.
     pub fn write(&self, out: &mut impl BufMut) {
-        self.template.write(&self.fields, out);
+        match &self.0 {
+            Content::Written { template, fields } => template.write(fields, out),
+            Content::Given { bytes, .. } => out.put_slice(bytes),
+        }
     }
 
     /// Its bytes.

@@ -21,6 +21,7 @@ impl Taxpayer {
 #[derive(Clone, Debug)]
 pub struct TaxpayerMix {
     taxpayers: Vec<Taxpayer>,
+    exponent: f64,
     cumulative: Vec<f64>,
 }
 
@@ -43,7 +44,16 @@ impl TaxpayerMix {
                 upto
             })
             .collect();
-        Some(Self { taxpayers, cumulative })
+        Some(Self {
+            taxpayers,
+            exponent,
+            cumulative,
+        })
+    }
+
+    /// Zipf's exponent.
+    pub fn exponent(&self) -> f64 {
+        self.exponent
     }
 
     /// All of them, the busiest first.

@@ -6,21 +6,24 @@
 
 mod hgrm;
 mod html;
+pub(crate) mod knee;
+mod schema;
 mod table;
 
 use std::{collections::BTreeMap, fs, io, path::Path, path::PathBuf};
 
 use hdrhistogram::Histogram;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use self::table::table;
+pub use self::{schema::schema, table::table};
 use crate::machine::Machine;
 
 /// The name of this form of report, in the field `schema`.
 pub const SCHEMA: &str = "muhurdar-loadtest/1";
 
 /// A run. Times are microseconds where the name ends in `_us`, seconds where it ends in `_s`; rates are per second.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Report {
     /// [`SCHEMA`].
     pub schema: String,
@@ -88,10 +91,19 @@ pub struct Report {
     /// Things that were done to the service, or happened to it, on the clock of `series`.
     #[serde(default)]
     pub events: Vec<Event>,
+    /// Where a ramp or steps stopped being kept up with; none where they never did, and for other plans.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub knee: Option<Knee>,
     /// What `--slo` asked and found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slo: Option<Slo>,
-    /// Where it ran.
+    /// The machines that made the load, where it was not this one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub agents: Vec<AgentReport>,
+    /// What is set in the service's configuration and bears on its speed, where the configuration is at hand.
+    #[serde(default)]
+    pub config: BTreeMap<String, String>,
+    /// Where it ran; with agents, where the controller did.
     pub machine: Machine,
 }
 
@@ -104,7 +116,7 @@ impl Report {
 }
 
 /// Failures of one code and reason.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Failures {
     /// gRPC code, or UNANSWERED, EMPTY_ANSWER.
     pub code: String,
@@ -117,7 +129,7 @@ pub struct Failures {
 }
 
 /// Points of a distribution, microseconds.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Quantiles {
     /// Median.
     pub p50: u64,
@@ -151,7 +163,7 @@ impl Quantiles {
 }
 
 /// How answers were verified.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Verification {
     /// Share of the answers that were to be verified.
     pub share: f64,
@@ -164,7 +176,7 @@ pub struct Verification {
 }
 
 /// What the token does by itself.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Ceiling {
     /// Signatures per second: the mean of the measurements around the load.
     pub sign_per_s: f64,
@@ -180,7 +192,7 @@ pub struct Ceiling {
 }
 
 /// The server's own account.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Server {
     /// CPU per seal, user and system.
     pub cpu_us_per_seal: Option<f64>,
@@ -193,9 +205,9 @@ pub struct Server {
 }
 
 /// The harness's account of itself.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Generator {
-    /// Threads.
+    /// Threads, on all machines.
     pub workers: usize,
     /// CPU per request, all measured segments.
     pub cpu_us_per_request: f64,
@@ -209,19 +221,47 @@ pub struct Generator {
     pub strays: u64,
 }
 
+/// A machine that made a part of the load.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct AgentReport {
+    /// `host:port`.
+    pub name: String,
+    /// Its wall clock less the controller's, microseconds.
+    pub clock_offset_us: f64,
+    /// What that may be wrong by, and by how much it may have begun too early or too late.
+    pub clock_bound_us: f64,
+    /// How far its clock and the controller's parted in the run, beyond what the comparisons may be wrong by.
+    pub clock_drift_us: f64,
+    /// Requests asked of it, measured segments.
+    pub offered: u64,
+    /// Seals.
+    pub sealed: u64,
+    /// Failures.
+    pub failed: u64,
+    /// Not sent.
+    pub missed: u64,
+    /// Its account of itself.
+    pub generator: Generator,
+    /// What it ran on.
+    pub machine: Machine,
+}
+
 /// What was sent.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Workload {
     /// `host:port`.
     pub endpoint: String,
-    /// `stream`, `unary`, `batch`.
+    /// `stream`, `unary`, `batch`, `hash-only`.
     pub mode: String,
-    /// `sealed_document` or `signature_only`.
+    /// `sealed_document`, `signature_only`, or `signature_value` in hash-only mode.
     pub answer: String,
     /// Kinds of documents.
     pub kinds: Vec<String>,
     /// As `--size` spelled it.
     pub size: String,
+    /// Documents of the user's own, instead of generated ones of `kinds` and `size`.
+    #[serde(default)]
+    pub given_documents: usize,
     /// Mean bytes of a request's document.
     pub request_bytes: f64,
     /// Mean bytes of an answer's document or seal.
@@ -234,12 +274,15 @@ pub struct Workload {
     pub seed: u64,
     /// Connections per branch and worker.
     pub connections: usize,
+    /// Streams per connection; 0 where calls travel one by one.
+    #[serde(default)]
+    pub streams: usize,
     /// The most requests in flight.
     pub max_in_flight: usize,
 }
 
 /// A piece of the plan.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 pub struct SegmentReport {
     /// As the plan names it.
     pub name: String,
@@ -276,7 +319,7 @@ pub struct SegmentReport {
 }
 
 /// A branch.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct BranchReport {
     /// As its certificate's file is called.
     pub name: String,
@@ -297,7 +340,7 @@ pub struct BranchReport {
 }
 
 /// A point of the percentile curve.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct CurvePoint {
     /// Share of the requests at or below.
     pub quantile: f64,
@@ -308,7 +351,7 @@ pub struct CurvePoint {
 }
 
 /// The run in slices of equal length.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Series {
     /// Length of a slice.
     pub slice_s: f64,
@@ -329,16 +372,28 @@ pub struct Series {
 }
 
 /// Something that happened.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Event {
     /// Seconds since the run began.
     pub at_s: f64,
+    /// When it was over, where it lasted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until_s: Option<f64>,
     /// What.
     pub what: String,
 }
 
+/// Where a growing load stopped being kept up with.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Knee {
+    /// The highest rate that was; none where not even the lowest was.
+    pub held_per_s: Option<f64>,
+    /// The next that was tried.
+    pub lost_per_s: f64,
+}
+
 /// What `--slo` asked and found.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Slo {
     /// As it was written.
     pub asked: String,
@@ -349,7 +404,7 @@ pub struct Slo {
 }
 
 /// One rate of the search.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct SloTrial {
     /// Offered rate.
     pub rate_per_s: f64,

@@ -83,6 +83,13 @@ pub fn table(report: &Report, written: Option<&Written>) -> String {
     for note in &report.notes {
         row("note", note.clone());
     }
+    if let Some(knee) = &report.knee {
+        let held = knee.held_per_s.map_or_else(
+            || "not even the lowest rate was kept up with".to_owned(),
+            |held| format!("kept up with {} requests/s", grouped(held)),
+        );
+        row("knee", format!("{held}, not with {}", grouped(knee.lost_per_s)));
+    }
     if let Some(slo) = &report.slo {
         let found = slo.holds_per_s.map_or_else(
             || "no rate that was tried holds it".to_owned(),

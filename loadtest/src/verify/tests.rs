@@ -59,6 +59,7 @@ impl Sealer {
             taxpayers: TaxpayerMix::new(vec![self.taxpayer()], 0.0).unwrap(),
             seed: 11,
             issue_date: jiff::civil::date(2026, 11, 21),
+            given: None,
         };
         let mut generator = Generator::new(workload, 0, 1);
         (0..count).map(|_| generator.document()).collect()
@@ -100,7 +101,7 @@ fn sample(document: &Document, sealed: Vec<u8>) -> Sample {
     };
     Sample {
         document: document.clone(),
-        answer,
+        answer: Ok(answer),
     }
 }
 
@@ -147,10 +148,10 @@ fn a_true_seal_on_the_wrong_answer_is_found() {
     };
     expect(sample(&documents[1], good.clone()), "not the document that was sent");
     let mut wrong = sample(&documents[0], good.clone());
-    wrong.answer.sealed_document_sha256 = Bytes::from_static(&[7; 32]);
+    wrong.answer.as_mut().unwrap().sealed_document_sha256 = Bytes::from_static(&[7; 32]);
     expect(wrong, "sealed_document_sha256");
     let mut wrong = sample(&documents[0], good.clone());
-    wrong.answer.signature_value = Bytes::from_static(&[7; 256]);
+    wrong.answer.as_mut().unwrap().signature_value = Bytes::from_static(&[7; 256]);
     expect(wrong, "signature_value");
     let stranger = Taxpayer {
         number: "1234567890".into(),
@@ -181,11 +182,11 @@ fn a_seal_that_came_alone_is_put_into_its_document_and_verified() {
         replacement: replacement.into(),
     };
     let mut alone = sample(&document, sealed);
-    alone.answer.result = Some(seal_response::Result::Seal(seal.clone()));
+    alone.answer.as_mut().unwrap().result = Some(seal_response::Result::Seal(seal.clone()));
     let found = verify(&xmlsec1, &[alone], &sealer);
     assert_eq!((found.good, found.wrong), (1, 0), "{:?}", found.examples);
     let mut outside = sample(&document, Vec::new());
-    outside.answer.result = Some(seal_response::Result::Seal(DetachedSeal {
+    outside.answer.as_mut().unwrap().result = Some(seal_response::Result::Seal(DetachedSeal {
         offset: u64::MAX,
         ..seal
     }));

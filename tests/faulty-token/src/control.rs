@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! latency MIN_US [MAX_US]                 every C_Sign takes so long, evenly distributed
+//! stall MS                                no C_Sign is answered for so long from now on
 //! engines N                               so many at once (0: no limit)
 //! canned on|off                           sign once per key and repeat that: no CPU
 //! rule FUNCTION TIMES|always|PROBABILITY DEED [CODE] [LABEL]
@@ -22,7 +23,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::Once;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::state::{CHANGED, Deed, Rule, State, When, lock};
 
@@ -107,6 +108,7 @@ fn apply(state: &mut State, words: &[&str]) -> Result<String, String> {
                 .map_or(Ok(least), |most| number(most).map(Duration::from_micros))?;
             state.latency = (least, most);
         }
+        ["stall", ms] => state.stalled_until = Some(Instant::now() + Duration::from_millis(number(ms)?)),
         ["engines", n] => state.engines = Some(count(n)?).filter(|n| *n > 0),
         ["canned", on] => state.canned = *on == "on",
         ["rule", function, when, deed, rest @ ..] => {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cryptoki_sys as ck;
 
@@ -70,6 +70,8 @@ pub(crate) struct State {
     pub(crate) wrong_pins: HashMap<u64, u32>,
     /// Least and most latency of a signature.
     pub(crate) latency: (Duration, Duration),
+    /// No signature is made before this instant.
+    pub(crate) stalled_until: Option<Instant>,
     pub(crate) engines: Option<usize>,
     pub(crate) engines_busy: usize,
     /// Signatures are made once per key and then repeated: the module costs no CPU.
@@ -230,7 +232,10 @@ pub(crate) fn work() {
         state = state.wait();
     }
     state.engines_busy += 1;
-    let latency = state.latency();
+    let stalled = state
+        .stalled_until
+        .map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()));
+    let latency = state.latency() + stalled;
     drop(state);
     if !latency.is_zero() {
         std::thread::sleep(latency);
