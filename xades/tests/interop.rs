@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use common::judges::JUDGES;
 use common::{Authority, Identity, Profile};
-use muhurdar_xades::policy::{CanonicalizationMethod, ReferenceOrder};
+use muhurdar_xades::policy::{CanonicalizationMethod, ReferenceOrder, SealPlace};
 use muhurdar_xades::{DigestAlgorithm, KeyType, Limits, Policy, Refusal, Sealing, VerifyOptions, prepare, verify};
 
 fn seal(document: &[u8], identity: &Identity, policy: &Policy) -> Result<Vec<u8>, Refusal> {
@@ -197,6 +197,7 @@ fn kinds() -> Vec<(KeyType, Vec<Policy>)> {
                 rsa_digest,
                 claimed_role: (rsa_digest != DigestAlgorithm::Sha384).then(|| "Tedarikçi".to_owned()),
                 signature_id: format!("Seal-{{id}}.{}", of_rsa.len()),
+                place: SealPlace::default(),
             });
         }
     }
@@ -319,6 +320,28 @@ fn everybody_accepts_every_family_and_refuses_a_changed_byte_of_it() {
         assert_all_accept(&sealed, &identity);
         assert_all_refuse(&changed, &identity);
     }
+}
+
+#[test]
+fn a_seal_may_have_an_extension_of_its_own_though_another_is_free() {
+    let identity = Identity::new(KeyType::Rsa2048);
+    let policy = Policy {
+        place: SealPlace::OwnExtension,
+        ..Policy::default()
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let mut files = Vec::new();
+    for (name, document) in families() {
+        let sealed = seal(&document, &identity, &policy).unwrap();
+        let text = String::from_utf8(sealed.clone()).unwrap();
+        if name == "invoice" {
+            assert!(text.contains("<ext:ExtensionContent><!-- seal --></ext:ExtensionContent>"));
+            assert!(text.contains("<ext:UBLExtension><ext:ExtensionContent><ds:Signature "));
+            assert!(text.contains("</ds:Signature></ext:ExtensionContent></ext:UBLExtension></ext:UBLExtensions>"));
+        }
+        files.push(write(folder.path(), &name, &sealed));
+    }
+    assert_all_accept(&files, &identity);
 }
 
 #[test]
