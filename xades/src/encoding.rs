@@ -160,7 +160,8 @@ pub(crate) fn sniff(head: &[u8], last: bool, longest: usize) -> Result<Sniffed, 
     if !head.starts_with(OPENING) || !head.get(OPENING.len()).is_some_and(u8::is_ascii_whitespace) {
         return Ok(Sniffed::Found(Encoding::Utf8, 0));
     }
-    let Some(end) = head.windows(2).take(longest).position(|pair| pair == b"?>") else {
+    let near = &head[..head.len().min(longest + 1)];
+    let Some(end) = declaration_end(near) else {
         let short = !last && head.len() <= longest;
         return Ok(if short {
             Sniffed::Short
@@ -179,6 +180,11 @@ pub(crate) fn sniff(head: &[u8], last: bool, longest: usize) -> Result<Sniffed, 
         Some(encoding) => Ok(Sniffed::Found(encoding, 0)),
         None => Err(Reason::EncodingUnknown { name: Label::new(name) }),
     }
+}
+
+/// Where the first `?>` stands.
+pub(crate) fn declaration_end(head: &[u8]) -> Option<usize> {
+    memchr::memchr_iter(b'>', head).find_map(|at| at.checked_sub(1).filter(|&before| head[before] == b'?'))
 }
 
 /// The value of `encoding` in an XML declaration. The scanner checks the declaration's form; this only finds the name.

@@ -200,10 +200,6 @@ pub enum Reason {
     #[error("the namespace name of the prefix {prefix} is relative: canonical XML has no form for it")]
     NamespaceRelative { prefix: Label },
 
-    // Canonical XML.
-    #[error("an ancestor carries xml:base, which this canonicalization of a part of the document would have to join")]
-    XmlBase,
-
     // Policy.
     #[error("a document type declaration is not allowed; remove <!DOCTYPE …>")]
     Dtd,

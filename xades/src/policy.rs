@@ -21,6 +21,9 @@ pub struct Policy {
     pub reference_order: ReferenceOrder,
     /// Default: KeyValue, X509SubjectName, X509Certificate.
     pub key_info: KeyInfoOrder,
+    /// Where in a document of the UBL family; the other families have one place each. Default: the first extension that
+    /// is free.
+    pub place: SealPlace,
     /// `xades:ClaimedRole` on documents of the UBL family; the others carry none. Default: `Supplier`.
     pub claimed_role: Option<String>,
     /// Default: `+03:00`, Turkey's time since 2016.
@@ -38,6 +41,7 @@ impl Default for Policy {
             canonicalization: CanonicalizationMethod::default(),
             reference_order: ReferenceOrder::default(),
             key_info: KeyInfoOrder::default(),
+            place: SealPlace::default(),
             claimed_role: Some("Supplier".to_owned()),
             zone: SigningTimeZone::default(),
             rsa_digest: DigestAlgorithm::Sha256,
@@ -122,6 +126,16 @@ pub enum ReferenceOrder {
     DocumentFirst,
     /// SignedProperties, then `URI=""`.
     PropertiesFirst,
+}
+
+/// Which `ext:UBLExtension` of a UBL document holds the seal.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum SealPlace {
+    /// The first one whose `ext:ExtensionContent` is empty or holds but a placeholder; where there is none, one of its own.
+    #[default]
+    FreeExtension,
+    /// One of its own behind all others, which stay as they are though one of them be free.
+    OwnExtension,
 }
 
 /// A child of `ds:KeyInfo`, or of the `ds:X509Data` in it.

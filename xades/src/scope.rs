@@ -72,9 +72,10 @@ known! {
 }
 
 impl Ns {
-    /// Whether it is the namespace name of a constant.
-    pub(crate) fn is_known(name: &[u8]) -> bool {
-        KNOWN.iter().any(|known| known.as_bytes() == name)
+    /// The constant with this namespace name.
+    pub(crate) fn known(name: &[u8]) -> Option<Self> {
+        let at = KNOWN.iter().position(|known| known.as_bytes() == name)?;
+        Some(Self(u32::try_from(at).expect("a short list")))
     }
 
     /// The namespace name of a constant; `None` for a number that was given out while scanning.
@@ -85,7 +86,8 @@ impl Ns {
 
 #[derive(Debug)]
 struct Binding {
-    prefix: Box<[u8]>,
+    /// Where in [`Scope::prefixes`] its prefix begins. It ends where that of the next binding begins.
+    prefix: usize,
     ns: Ns,
     /// The binding of the same prefix that this one hides.
     outer: Option<u32>,
@@ -110,6 +112,8 @@ pub struct Scope {
     free: Vec<u32>,
     numbers: HashMap<Box<[u8]>, u32>,
     bindings: Vec<Binding>,
+    /// The prefixes of the bindings, one after the other.
+    prefixes: Vec<u8>,
     /// Prefixes to bindings; kept where there are more than a few.
     current: HashMap<Box<[u8]>, u32>,
     default: Ns,
@@ -128,7 +132,8 @@ impl Scope {
             names: Vec::new(),
             free: Vec::new(),
             numbers: HashMap::new(),
-            bindings: Vec::new(),
+            bindings: Vec::with_capacity(FEW),
+            prefixes: Vec::with_capacity(8 * FEW),
             current: HashMap::new(),
             default: Ns::NONE,
             cache: [(0, Ns::NONE); CACHE],
@@ -147,39 +152,35 @@ impl Scope {
     }
 
     /// What a prefix (not empty) means here; `None` where it is not declared.
-    #[inline(always)]
     pub(crate) fn resolve(&mut self, prefix: &[u8]) -> Option<Ns> {
         if prefix.len() > 7 {
             return self.lookup(prefix);
         }
         let mut padded = [0; 8];
         padded[..prefix.len()].copy_from_slice(prefix);
-        self.resolve_key(u64::from_le_bytes(padded) | (prefix.len() as u64) << 56, prefix)
+        let key = u64::from_le_bytes(padded) | (prefix.len() as u64) << 56;
+        let (cached, ns) = self.cache[slot(key)];
+        if cached == key {
+            return Some(ns);
+        }
+        let ns = self.lookup(prefix)?;
+        self.cache[slot(key)] = (key, ns);
+        Some(ns)
     }
 
     /// As [`resolve`](Self::resolve), of the prefix at a place among other bytes.
     #[inline(always)]
     pub(crate) fn resolve_at(&mut self, bytes: &[u8], at: usize, length: usize) -> Option<Ns> {
-        let prefix = &bytes[at..at + length];
-        match bytes[at..].first_chunk::<8>() {
-            Some(near) if length < 8 => {
-                let key = u64::from_le_bytes(*near) & ((1 << (8 * length)) - 1);
-                self.resolve_key(key | (length as u64) << 56, prefix)
+        if length < 8
+            && let Some(near) = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>())
+        {
+            let key = u64::from_le_bytes(*near) & ((1 << (8 * length)) - 1) | (length as u64) << 56;
+            let (cached, ns) = self.cache[slot(key)];
+            if cached == key {
+                return Some(ns);
             }
-            _ => self.resolve(prefix),
         }
-    }
-
-    #[inline(always)]
-    fn resolve_key(&mut self, key: u64, prefix: &[u8]) -> Option<Ns> {
-        let slot = (key.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 60) as usize;
-        let (cached, ns) = self.cache[slot % CACHE];
-        if cached == key {
-            return Some(ns);
-        }
-        let ns = self.lookup(prefix)?;
-        self.cache[slot % CACHE] = (key, ns);
-        Some(ns)
+        self.resolve(&bytes[at..at + length])
     }
 
     /// As [`resolve`](Self::resolve), for those who may only look. An empty prefix asks for the default namespace.
@@ -204,51 +205,71 @@ impl Scope {
 
     /// Declares a prefix (empty: the default namespace) until the matching [`pop`](Self::pop). Says its number and
     /// whether it means anything else than before.
-    pub(crate) fn push(&mut self, prefix: &[u8], uri: &[u8]) -> (Ns, bool) {
-        let ns = self.number(uri);
+    /// `known` is the constant with this namespace name, if there is one ([`Ns::known`]).
+    pub(crate) fn push(&mut self, prefix: &[u8], uri: &[u8], known: Option<Ns>) -> (Ns, bool) {
+        let ns = known.unwrap_or_else(|| self.number(uri));
         let at = u32::try_from(self.bindings.len()).expect("the limit on namespaces is a u32");
         let outer = self.find(prefix);
         if self.bindings.len() >= FEW {
             if self.current.is_empty() {
-                let all = self.bindings.iter().zip(0..);
-                self.current
-                    .extend(all.map(|(binding, at)| (binding.prefix.clone(), at)));
+                let all = (0..self.bindings.len()).zip(0..);
+                let all = all
+                    .map(|(binding, at)| (self.prefix(binding).into(), at))
+                    .collect::<Vec<_>>();
+                self.current.extend(all);
             }
             self.current.insert(prefix.into(), at);
         }
         let before = outer.map_or(Ns::NONE, |outer| self.bindings[outer as usize].ns);
         self.bindings.push(Binding {
-            prefix: prefix.into(),
+            prefix: self.prefixes.len(),
             ns,
             outer,
         });
-        self.changed(prefix, ns);
+        self.prefixes.extend_from_slice(prefix);
+        self.changed(prefix.is_empty(), ns);
         (ns, before != ns)
+    }
+
+    /// The prefix of a binding.
+    fn prefix(&self, binding: usize) -> &[u8] {
+        let begin = self.bindings[binding].prefix;
+        let end = self
+            .bindings
+            .get(binding + 1)
+            .map_or(self.prefixes.len(), |next| next.prefix);
+        &self.prefixes[begin..end]
     }
 
     /// Forgets the last `count` declarations.
     pub(crate) fn pop(&mut self, count: usize) {
         for _ in 0..count {
-            let Some(Binding { prefix, ns, outer }) = self.bindings.pop() else {
+            let Some(Binding {
+                prefix: begin,
+                ns,
+                outer,
+            }) = self.bindings.pop()
+            else {
                 return;
             };
-            let before = match outer {
-                Some(outer) => {
-                    let before = self.bindings[outer as usize].ns;
-                    if let Some(current) = self.current.get_mut(&prefix) {
-                        *current = outer;
+            let prefix = &self.prefixes[begin..];
+            let before = outer.map_or(Ns::NONE, |outer| self.bindings[outer as usize].ns);
+            // Nearly always empty, and a look would hash the prefix to find that out.
+            if !self.current.is_empty() {
+                match outer {
+                    Some(outer) => {
+                        if let Some(current) = self.current.get_mut(prefix) {
+                            *current = outer;
+                        }
                     }
-                    before
-                }
-                None => {
-                    // Nearly always empty, and a removal would hash the prefix to find that out.
-                    if !self.current.is_empty() {
-                        self.current.remove(&prefix);
+                    None => {
+                        self.current.remove(prefix);
                     }
-                    Ns::NONE
                 }
-            };
-            self.changed(&prefix, before);
+            }
+            let default = prefix.is_empty();
+            self.prefixes.truncate(begin);
+            self.changed(default, before);
             self.release(ns);
             if self.bindings.len() == FEW {
                 self.current.clear();
@@ -261,7 +282,11 @@ impl Scope {
         if self.bindings.len() > FEW {
             return self.current.get(prefix).copied();
         }
-        let at = self.bindings.iter().rposition(|binding| *binding.prefix == *prefix)?;
+        let mut end = self.prefixes.len();
+        let at = self.bindings.iter().rposition(|binding| {
+            let begin = std::mem::replace(&mut end, binding.prefix);
+            self.prefixes[binding.prefix..begin] == *prefix
+        })?;
         u32::try_from(at).ok()
     }
 
@@ -274,10 +299,10 @@ impl Scope {
     /// As [`in_scope`](Self::in_scope), as if the last `count` declarations had not been made: what is in scope around an
     /// element that makes so many.
     pub(crate) fn in_scope_without(&self, count: usize) -> Vec<(&[u8], &[u8])> {
-        let outer = &self.bindings[..self.bindings.len().saturating_sub(count)];
-        let mut all: Vec<(&[u8], Ns)> = Vec::with_capacity(outer.len());
-        for binding in outer {
-            all.push((&binding.prefix, binding.ns));
+        let outer = self.bindings.len().saturating_sub(count);
+        let mut all: Vec<(&[u8], Ns)> = Vec::with_capacity(outer);
+        for (at, binding) in self.bindings[..outer].iter().enumerate() {
+            all.push((self.prefix(at), binding.ns));
         }
         // Of each prefix the last: a stable sort keeps them in order.
         all.sort_by_key(|(prefix, _)| *prefix);
@@ -291,18 +316,16 @@ impl Scope {
         named
     }
 
-    fn changed(&mut self, prefix: &[u8], now: Ns) {
-        if prefix.is_empty() {
+    fn changed(&mut self, default: bool, now: Ns) {
+        if default {
             self.default = now;
         } else {
             self.cache = [(0, Ns::NONE); CACHE];
         }
     }
 
+    /// The number of a name that is no constant's.
     fn number(&mut self, uri: &[u8]) -> Ns {
-        if let Some(known) = KNOWN.iter().position(|known| known.as_bytes() == uri) {
-            return Ns(u32::try_from(known).expect("a short list"));
-        }
         if let Some(&number) = self.numbers.get(uri) {
             self.names[number as usize - KNOWN.len()].uses += 1;
             return Ns(number);
@@ -339,6 +362,12 @@ impl Scope {
     }
 }
 
+/// Where in the cache a prefix is, if it is there: by its bytes and length.
+#[inline(always)]
+fn slot(key: u64) -> usize {
+    (key.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 60) as usize % CACHE
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -347,8 +376,8 @@ mod tests {
     fn what_goes_out_of_scope_is_what_it_was_before_however_many_there_are() {
         let mut scope = Scope::new();
         for round in 0..100_u32 {
-            scope.push(format!("p{round}").as_bytes(), format!("urn:{round}").as_bytes());
-            scope.push(b"same", format!("urn:same:{round}").as_bytes());
+            scope.push(format!("p{round}").as_bytes(), format!("urn:{round}").as_bytes(), None);
+            scope.push(b"same", format!("urn:same:{round}").as_bytes(), None);
         }
         for round in (0..100_u32).rev() {
             assert_eq!(scope.len(), 2 * round as usize + 2);

@@ -6,7 +6,7 @@ mod oracle;
 
 use muhurdar_xades::c14n::{Canonicalizer, Form, Method, Subset, canonicalize};
 use muhurdar_xades::scan::{Deaf, Scanner};
-use muhurdar_xades::{Limits, Refusal};
+use muhurdar_xades::{Encoding, Limits, Refusal};
 
 fn methods() -> Vec<(Method, oracle::Mode)> {
     let mut all = Vec::new();
@@ -115,6 +115,96 @@ fn parts_of_documents_are_written_as_libxml2_writes_them() {
                     compare(&name, &document, &method, mode, Subset::Without(number as u64));
                 }
             }
+        }
+    }
+}
+
+/// Where bases stand in each other: C14N 1.1 joins those that are left out.
+#[test]
+fn bases_that_are_left_out_are_joined_as_libxml2_joins_them() {
+    if !oracle::available() {
+        return;
+    }
+    let bases = [
+        None,
+        Some("http://example.org/a/b"),
+        Some("http://example.org/a/b/"),
+        Some("http://example.org"),
+        Some("x"),
+        Some("x/y/"),
+        Some("/x"),
+        Some("../x"),
+        Some("./x/"),
+        Some("../../x/z"),
+        Some("?q"),
+        Some("urn:x"),
+    ];
+    let mut compared = 0;
+    let attribute = |base: Option<&str>| base.map_or_else(String::new, |base| format!(" xml:base='{base}'"));
+    for outer in bases {
+        for middle in bases {
+            for inner in bases {
+                let document = format!(
+                    "<a{} xml:id='a'><b{} xml:id='b' xml:lang='tr'><c{}><d/></c></b></a>",
+                    attribute(outer),
+                    attribute(middle),
+                    attribute(inner)
+                );
+                for (method, mode) in methods() {
+                    for number in 0..4 {
+                        let part = oracle::Part::Element(number);
+                        let theirs = oracle::canonical(document.as_bytes(), mode, method.comments, &[], part).unwrap();
+                        // Libxml2 keeps the first segment of a relative path though a `..` follows it.
+                        if !theirs.windows(4).any(|window| window == b"x/..") {
+                            let subset = Subset::Element(number as u64);
+                            compare(&document, document.as_bytes(), &method, mode, subset);
+                            compared += 1;
+                        }
+                    }
+                }
+            }
+        }
+    }
+    assert!(compared > 30_000, "only {compared} were compared");
+}
+
+/// Line ends that are two units, characters of one, two and four, references, names beyond ASCII: cut anywhere.
+#[test]
+fn other_encodings_may_be_cut_anywhere_too() {
+    let text =
+        "<kök xmlns:ş='urn:s' a=\"ğ&amp;&#x131;'\r\n\">\r\nÇağ &lt;<!-- ö -->\r<?ü ö?><![CDATA[ş]]><ş:b/>é</kök>\r\n";
+    let expected = ours(text.as_bytes(), &Method::INCLUSIVE, Subset::Document).unwrap();
+    for (encoding, label, mark) in [
+        (Encoding::Utf8, "UTF-8", &b""[..]),
+        (Encoding::Utf8, "UTF-8", b"\xEF\xBB\xBF"),
+        (Encoding::Utf16Le, "UTF-16", b"\xff\xfe"),
+        (Encoding::Utf16Be, "UTF-16", b"\xfe\xff"),
+        (Encoding::Latin5, "ISO-8859-9", b""),
+        (Encoding::Windows1254, "windows-1254", b""),
+    ] {
+        let declared = format!("<?xml version='1.0' encoding='{label}'?>{text}");
+        let document = [mark, &encoding.encode(&declared)].concat();
+        assert_eq!(ours(&document, &Method::INCLUSIVE, Subset::Document).unwrap(), expected);
+        for at in 0..=document.len() {
+            let mut canonicalizer = Canonicalizer::new(&Method::INCLUSIVE, Subset::Document, Vec::new());
+            let mut scanner = Scanner::new(&Limits::default());
+            for piece in [&document[..at], &document[at..]] {
+                scanner.feed(piece, &mut canonicalizer).unwrap();
+            }
+            scanner.finish(&mut canonicalizer).unwrap();
+            assert_eq!(canonicalizer.into_sink(), expected, "{label} cut at {at}");
+        }
+        // What is wrong is named with its place, wherever the input was cut: here an end tag that is missing.
+        let broken = &document[..document.len() - encoding.encode("</kök>\r\n").len()];
+        let refusal = ours(broken, &Method::INCLUSIVE, Subset::Document).unwrap_err();
+        for at in 0..=broken.len() {
+            let mut canonicalizer = Canonicalizer::new(&Method::INCLUSIVE, Subset::Document, 0u64);
+            let mut scanner = Scanner::new(&Limits::default());
+            let fed = [&broken[..at], &broken[at..]]
+                .iter()
+                .try_for_each(|piece| scanner.feed(piece, &mut canonicalizer));
+            let said = fed.and_then(|()| scanner.finish(&mut canonicalizer)).unwrap_err();
+            assert_eq!(said, refusal, "{label} cut at {at}");
         }
     }
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use common::judges::JUDGES;
 use common::{Authority, Identity, Profile};
-use muhurdar_xades::policy::{CanonicalizationMethod, ReferenceOrder};
+use muhurdar_xades::policy::{CanonicalizationMethod, ReferenceOrder, SealPlace};
 use muhurdar_xades::{DigestAlgorithm, KeyType, Limits, Policy, Refusal, Sealing, VerifyOptions, prepare, verify};
 
 fn seal(document: &[u8], identity: &Identity, policy: &Policy) -> Result<Vec<u8>, Refusal> {
@@ -196,14 +196,18 @@ fn kinds() -> Vec<(KeyType, Vec<Policy>)> {
                 zone: zone.parse().unwrap(),
                 rsa_digest,
                 claimed_role: (rsa_digest != DigestAlgorithm::Sha384).then(|| "Tedarikçi".to_owned()),
-                ..Policy::default()
+                signature_id: format!("Seal-{{id}}.{}", of_rsa.len()),
+                place: SealPlace::default(),
             });
         }
     }
     let of_ec: Vec<_> = of_rsa.iter().step_by(2).cloned().collect();
+    // One of each digest.
+    let of_longer_rsa = of_rsa[..3].to_vec();
     vec![
         (KeyType::Rsa2048, of_rsa),
-        (KeyType::Rsa4096, vec![Policy::default()]),
+        (KeyType::Rsa3072, of_longer_rsa.clone()),
+        (KeyType::Rsa4096, of_longer_rsa),
         (KeyType::EcP256, of_ec.clone()),
         (KeyType::EcP384, of_ec.clone()),
         (KeyType::EcP521, of_ec),
@@ -225,43 +229,144 @@ fn everybody_accepts_every_kind_of_seal() {
     }
 }
 
+/// A document of our own of every family in the law, with its name.
+fn families() -> Vec<(String, Vec<u8>)> {
+    let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds");
+    let names = [
+        "invoice",
+        "invoice-without-extensions",
+        "credit-note",
+        "despatch-advice",
+        "receipt-advice",
+        "application-response",
+        "report",
+        "ledger",
+        "berat",
+        "user-account",
+    ];
+    let read = |name: &str| {
+        (
+            name.to_owned(),
+            std::fs::read(seeds.join(format!("{name}.xml"))).unwrap(),
+        )
+    };
+    names.map(read).into()
+}
+
+/// A sealed document with one byte changed, in each of the parts that a seal protects. To another letter or digit, so that
+/// it stays base64, a number, a time.
+fn tampered(sealed: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
+    let find = |from: usize, what: &str| {
+        let at = sealed[from..]
+            .windows(what.len())
+            .position(|window| window == what.as_bytes());
+        from + at.unwrap_or_else(|| panic!("no {what} in {}", String::from_utf8_lossy(sealed))) + what.len()
+    };
+    let seal = find(0, "<ds:Signature ");
+    let end = find(seal, "</ds:Signature>");
+    // The first letter or digit of a text outside the seal.
+    let is_body = |at: &usize| sealed[at - 1] == b'>' && sealed[*at].is_ascii_alphanumeric();
+    let body = (end + 1..sealed.len()).chain(1..seal).find(is_body).unwrap();
+    let value = find(find(seal, "<ds:SignatureValue "), ">");
+    let changed = |at: usize| {
+        let mut bytes = sealed.to_vec();
+        bytes[at] = if bytes[at] == b'4' { b'5' } else { b'4' };
+        bytes
+    };
+    vec![
+        ("body", changed(body)),
+        ("time", changed(find(seal, "<xades:SigningTime>2026-05-15T15:43:1"))),
+        ("serial", changed(find(seal, "<ds:X509SerialNumber>"))),
+        (
+            "signed-info",
+            changed(find(find(seal, "<ds:SignedInfo>"), "<ds:DigestValue>")),
+        ),
+        ("value", changed(value)),
+    ]
+}
+
+fn assert_all_refuse(files: &[PathBuf], identity: &Identity) {
+    let key = identity.certificate.key_type();
+    for file in files {
+        let verdict = verify(&std::fs::read(file).unwrap(), &VerifyOptions::default());
+        assert!(verdict.is_err(), "{}", file.display());
+    }
+    for judge in &JUDGES {
+        let Some(verdicts) = judge.ask(files, identity) else {
+            continue;
+        };
+        for (file, verdict) in files.iter().zip(verdicts) {
+            assert!(verdict.is_err(), "{} accepts {} ({key})", judge.name, file.display());
+        }
+        println!("{}: {} changed seals of {key} refused", judge.name, files.len());
+    }
+}
+
+/// Of both keys that are in use, on every family: accepted as it is, refused with a byte changed anywhere.
+#[test]
+fn everybody_accepts_every_family_and_refuses_a_changed_byte_of_it() {
+    let authority = Authority::new();
+    for key in [KeyType::Rsa2048, KeyType::EcP384] {
+        let identity = authority.issue(key, &Profile::default());
+        let folder = tempfile::tempdir().unwrap();
+        let (mut sealed, mut changed) = (Vec::new(), Vec::new());
+        for (name, document) in families() {
+            let bytes = seal(&document, &identity, &Policy::default()).unwrap();
+            for (part, bytes) in tampered(&bytes) {
+                changed.push(write(folder.path(), &format!("{name}-{part}"), &bytes));
+            }
+            sealed.push(write(folder.path(), &name, &bytes));
+        }
+        assert_all_accept(&sealed, &identity);
+        assert_all_refuse(&changed, &identity);
+    }
+}
+
+#[test]
+fn a_seal_may_have_an_extension_of_its_own_though_another_is_free() {
+    let identity = Identity::new(KeyType::Rsa2048);
+    let policy = Policy {
+        place: SealPlace::OwnExtension,
+        ..Policy::default()
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let mut files = Vec::new();
+    for (name, document) in families() {
+        let sealed = seal(&document, &identity, &policy).unwrap();
+        let text = String::from_utf8(sealed.clone()).unwrap();
+        if name == "invoice" {
+            assert!(text.contains("<ext:ExtensionContent><!-- seal --></ext:ExtensionContent>"));
+            assert!(text.contains("<ext:UBLExtension><ext:ExtensionContent><ds:Signature "));
+            assert!(text.contains("</ds:Signature></ext:ExtensionContent></ext:UBLExtension></ext:UBLExtensions>"));
+        }
+        files.push(write(folder.path(), &name, &sealed));
+    }
+    assert_all_accept(&files, &identity);
+}
+
 #[test]
 fn everybody_refuses_a_changed_byte() {
     let authority = Authority::new();
-    for key in [KeyType::Rsa2048, KeyType::EcP256, KeyType::EcP384, KeyType::EcP521] {
+    for key in [KeyType::Rsa3072, KeyType::Rsa4096, KeyType::EcP256, KeyType::EcP521] {
         let identity = authority.issue(key, &Profile::default());
-        let sealed = String::from_utf8(seal(INVOICE.as_bytes(), &identity, &Policy::default()).unwrap()).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let mut files = Vec::new();
-        for (name, before) in [
-            ("body", "Çağlaya"),
-            ("properties-time", "<xades:SigningTime>2026-05-15T15:43:1"),
-            ("properties-role", "<xades:ClaimedRole>Supplie"),
-            ("properties-serial", "<ds:X509SerialNumber>"),
-            ("signed-info", "<ds:DigestValue>"),
-            ("value", "-SignatureValue\">"),
-        ] {
-            let at = sealed.find(before).unwrap() + before.len();
-            let mut bytes = sealed.clone().into_bytes();
-            // To another letter or digit, so that it stays base64, a number, a time.
-            bytes[at] = if bytes[at] == b'4' { b'5' } else { b'4' };
-            files.push(write(folder.path(), name, &bytes));
-        }
-        for file in &files {
-            assert!(
-                verify(&std::fs::read(file).unwrap(), &VerifyOptions::default()).is_err(),
-                "{}",
-                file.display()
-            );
-        }
-        for judge in &JUDGES {
-            let Some(verdicts) = judge.ask(&files, &identity) else {
-                continue;
+        let digests = if key.is_rsa() {
+            &DigestAlgorithm::ALL[..]
+        } else {
+            &[DigestAlgorithm::Sha256]
+        };
+        for rsa_digest in digests.iter().copied() {
+            let policy = Policy {
+                rsa_digest,
+                ..Policy::default()
             };
-            for (file, verdict) in files.iter().zip(verdicts) {
-                assert!(verdict.is_err(), "{} accepts {} ({key})", judge.name, file.display());
+            let sealed = seal(INVOICE.as_bytes(), &identity, &policy).unwrap();
+            for (part, bytes) in tampered(&sealed) {
+                files.push(write(folder.path(), &format!("{part}-{rsa_digest:?}"), &bytes));
             }
         }
+        assert_all_refuse(&files, &identity);
     }
 }
 

@@ -2,8 +2,9 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
-use muhurdar_xades::c14n::{Canonicalizer, Method, Subset, canonicalize};
+use muhurdar_xades::c14n::{Canonicalizer, Form, Method, Subset, canonicalize};
 use muhurdar_xades::scan::Scanner;
 use muhurdar_xades::{Limits, RefusalKind};
 
@@ -49,6 +50,65 @@ fn ten_thousand_attributes_a_thousand_namespaces_and_a_thousand_levels_are_withi
         )
         .unwrap();
         assert!(form == again, "canonical XML is its own canonical form");
+    }
+}
+
+/// What this thread has had of the processor: others may have the rest of it.
+fn cpu_time() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::try_from(now).unwrap()
+}
+
+/// The least that canonicalizing takes.
+fn least(document: &str, form: Form) -> Duration {
+    let method = Method {
+        form,
+        ..Method::INCLUSIVE
+    };
+    let once = || {
+        let start = cpu_time();
+        canonicalize(document.as_bytes(), &method, Subset::Document, &Limits::default(), 0u64).unwrap();
+        cpu_time() - start
+    };
+    (0..15).map(|_| once()).min().unwrap()
+}
+
+/// Sixteen times the document: linear time is sixteen times as long, and quadratic 256 times. The bound lies between, far
+/// from both.
+#[test]
+fn time_grows_as_the_document_does() {
+    let attributes = |count: usize| {
+        let all: String = (0..count).map(|at| format!(" a{}='{at}'", at * 7919 % count)).collect();
+        format!("<a{all}/>")
+    };
+    let namespaces = |count: usize| {
+        let all: String = (0..count).map(|at| format!(" xmlns:p{at}='urn:{at}'")).collect();
+        let used: String = (0..count)
+            .map(|at| format!("<p{at}:b p{}:c='1'/>", (at * 31 + 1) % count))
+            .collect();
+        format!("<a{all}>{used}</a>")
+    };
+    // Each level with a declaration of its own.
+    let levels = |count: usize| {
+        let opened: String = (0..count).map(|at| format!("<p:a xmlns:p='urn:{at}'>")).collect();
+        opened + &"</p:a>".repeat(count)
+    };
+    let texts = |count: usize| format!("<a>{}</a>", "]>&amp;\u{feff}<!-- - --><b/>\r\n".repeat(count));
+    let pair = |document: &dyn Fn(usize) -> String, count: usize| (document(count / 16), document(count));
+    let shapes = [
+        ("10,000 attributes", pair(&attributes, 10_000)),
+        ("1,000 namespaces", pair(&namespaces, 1_000)),
+        ("1,000 levels", pair(&levels, 1_000)),
+        ("100,000 interruptions of text", pair(&texts, 100_000)),
+    ];
+    for form in [Form::Inclusive, Form::Exclusive] {
+        for (what, (few, many)) in &shapes {
+            let (few, many) = (least(few, form), least(many, form));
+            assert!(
+                many < few.max(Duration::from_micros(5)) * 80,
+                "{what} take {many:?}, a sixteenth of them {few:?} ({form:?})"
+            );
+        }
     }
 }
 

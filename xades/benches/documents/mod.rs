@@ -158,3 +158,45 @@ const LINE: &str = "\
 </cac:Price>
 </cac:InvoiceLine>
 ";
+
+/// A ledger (yevmiye) in three parts: its head, one entry to be repeated, its end.
+pub(crate) fn ledger() -> (&'static str, &'static str, &'static str) {
+    (
+        LEDGER_HEAD,
+        LEDGER_ENTRY,
+        "</gl-cor:accountingEntries>\n</xbrli:xbrl>\n</edefter:defter>\n",
+    )
+}
+
+const LEDGER_HEAD: &str = "\
+<?xml version=\"1.0\" encoding=\"UTF-8\"?>
+<edefter:defter xmlns:edefter=\"http://www.edefter.gov.tr\" xmlns:gl-bus=\"http://www.xbrl.org/int/gl/bus/2006-10-25\" xmlns:gl-cor=\"http://www.xbrl.org/int/gl/cor/2006-10-25\" xmlns:iso4217=\"http://www.xbrl.org/2003/iso4217\" xmlns:xbrli=\"http://www.xbrl.org/2003/instance\">
+<xbrli:xbrl>
+<xbrli:context id=\"journal_context\">
+<xbrli:entity>
+<xbrli:identifier scheme=\"http://www.gib.gov.tr\">1234567801</xbrli:identifier>
+</xbrli:entity>
+</xbrli:context>
+<gl-cor:accountingEntries>
+";
+
+const LEDGER_ENTRY: &str = "\
+\t\t<gl-cor:entryHeader>
+\t\t\t<gl-cor:enteredBy contextRef=\"journal_context\">Ayşe Yılmaz</gl-cor:enteredBy>
+\t\t\t<gl-cor:enteredDate contextRef=\"journal_context\">2026-11-21</gl-cor:enteredDate>
+\t\t\t<gl-cor:entryNumber contextRef=\"journal_context\">42</gl-cor:entryNumber>
+\t\t\t<gl-cor:entryComment contextRef=\"journal_context\">Satış faturası &amp; tahsilat</gl-cor:entryComment>
+\t\t\t<gl-bus:totalDebit contextRef=\"journal_context\" decimals=\"INF\" unitRef=\"try\">120.00</gl-bus:totalDebit>
+\t\t\t<gl-cor:entryDetail>
+\t\t\t\t<gl-cor:lineNumber contextRef=\"journal_context\">1</gl-cor:lineNumber>
+\t\t\t\t<gl-cor:account>
+\t\t\t\t\t<gl-cor:accountMainID contextRef=\"journal_context\">120</gl-cor:accountMainID>
+\t\t\t\t\t<gl-cor:accountMainDescription contextRef=\"journal_context\">ALICILAR</gl-cor:accountMainDescription>
+\t\t\t\t</gl-cor:account>
+\t\t\t\t<gl-cor:amount contextRef=\"journal_context\" decimals=\"INF\" unitRef=\"try\">120.00</gl-cor:amount>
+\t\t\t\t<gl-cor:debitCreditCode contextRef=\"journal_context\">D</gl-cor:debitCreditCode>
+\t\t\t\t<gl-cor:postingDate contextRef=\"journal_context\">2026-11-21</gl-cor:postingDate>
+\t\t\t\t<gl-cor:documentType contextRef=\"journal_context\">invoice</gl-cor:documentType>
+\t\t\t</gl-cor:entryDetail>
+\t\t</gl-cor:entryHeader>
+";

@@ -1,14 +1,15 @@
 //! The canonicalizer itself: a [`Handler`] that keeps a lazy run.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
-use crate::error::{Fault, Reason};
+use crate::error::Fault;
 use crate::scan::{Attribute, EndTag, Handler, Part, StartTag, Text, Window};
 use crate::scope::Ns;
 
 use super::rendered::Rendered;
 use super::sink::Sink;
-use super::{Form, Method, Subset, escape};
+use super::{Form, Method, Subset, base, escape};
 
 /// An `xml:` attribute of an element outside the subset, which its apex inherits.
 #[derive(Debug)]
@@ -123,29 +124,30 @@ impl<S: Sink> Canonicalizer<S> {
         self.leave_out(window, tag.range.clone());
         let mut out = std::mem::take(&mut self.buffer);
         out.clear();
+        out.reserve(tag.range.len() + tag.name.qualified.len() + 3);
         out.push(b'<');
         out.extend_from_slice(tag.name.qualified);
         if self.form == Form::Exclusive {
             let mut declarations = std::mem::take(&mut self.declarations);
             self.rendered.declare(tag, apex, &mut declarations);
             for (prefix, ns) in &declarations {
-                declaration(prefix, tag.scope.name(*ns), &mut out);
+                declaration(prefix, tag.scope.name(*ns), false, &mut out);
             }
             self.declarations = declarations;
-        } else if apex {
+        } else if apex && tag.ordinal != 0 {
             for (prefix, uri) in tag.scope.in_scope() {
-                declaration(prefix, uri, &mut out);
+                declaration(prefix, uri, false, &mut out);
             }
         } else {
             for d in tag.declarations().filter(|d| d.changes) {
-                declaration(d.prefix, d.uri, &mut out);
+                declaration(d.prefix, d.uri, d.plain, &mut out);
             }
         }
         if apex && !self.inherited.is_empty() {
-            self.inheriting_attributes(tag, &mut out)?;
+            self.inheriting_attributes(tag, &mut out);
         } else {
             for attribute in tag.sorted_attributes() {
-                write(attribute.name.qualified, attribute.value, &mut out);
+                write(attribute.name.qualified, attribute.value, attribute.plain, &mut out);
             }
         }
         out.push(b'>');
@@ -161,9 +163,9 @@ impl<S: Sink> Canonicalizer<S> {
     }
 
     /// The attributes of an apex, with the `xml:` attributes that it inherits (C14N 1.0 and 1.1, section 2.4).
-    fn inheriting_attributes(&self, tag: &StartTag<'_>, out: &mut Vec<u8>) -> Result<(), Fault> {
+    fn inheriting_attributes(&self, tag: &StartTag<'_>, out: &mut Vec<u8>) {
         // Namespace name, local name, qualified name, value.
-        type Written<'a> = (&'a [u8], &'a [u8], Vec<u8>, &'a [u8]);
+        type Written<'a> = (&'a [u8], &'a [u8], Vec<u8>, Cow<'a, [u8]>);
         let mut all: Vec<Written<'_>> = tag
             .attributes()
             .map(|a: Attribute<'_>| {
@@ -171,33 +173,36 @@ impl<S: Sink> Canonicalizer<S> {
                     tag.scope.name(a.name.ns),
                     a.name.local,
                     a.name.qualified.to_vec(),
-                    a.value,
+                    Cow::Borrowed(a.value),
                 )
             })
             .collect();
+        let namespace = tag.scope.name(Ns::XML);
+        // From the nearest ancestor outward.
         for inherited in self.inherited.iter().rev() {
-            if self.form == Form::Inclusive11 {
-                match &*inherited.local {
-                    b"lang" | b"space" => {}
-                    // Its value would have to be joined over the ancestors; nobody was seen to need it.
-                    b"base" => return Err(Fault::new(tag.range.start, Reason::XmlBase)),
-                    _ => continue,
+            let written = all
+                .iter_mut()
+                .find(|(ns, local, ..)| *ns == namespace && **local == *inherited.local);
+            match (self.form, &*inherited.local, written) {
+                (Form::Inclusive11, b"base", Some((.., value))) => {
+                    *value = Cow::Owned(base::join(&inherited.value, value));
+                }
+                (_, _, Some(_)) => {}
+                (Form::Inclusive11, local, None) if !matches!(local, b"base" | b"lang" | b"space") => {}
+                (_, local, None) => {
+                    let qualified = [b"xml:", local].concat();
+                    all.push((namespace, local, qualified, Cow::Borrowed(&inherited.value)));
                 }
             }
-            let namespace = tag.scope.name(Ns::XML);
-            if !all
-                .iter()
-                .any(|(ns, local, ..)| *ns == namespace && **local == *inherited.local)
-            {
-                let qualified = [b"xml:", &*inherited.local].concat();
-                all.push((namespace, &inherited.local, qualified, &inherited.value));
-            }
+        }
+        if self.form == Form::Inclusive11 {
+            // Joined to nothing, it says nothing.
+            all.retain(|(ns, local, _, value)| *ns != namespace || *local != b"base" || !value.is_empty());
         }
         all.sort_unstable_by(|x, y| (x.0, x.1).cmp(&(y.0, y.1)));
         for (_, _, qualified, value) in all {
-            write(&qualified, value, out);
+            write(&qualified, &value, false, out);
         }
-        Ok(())
     }
 
     /// A start tag while nothing is written: does the subset begin here?
@@ -252,19 +257,27 @@ impl<S: Sink> Canonicalizer<S> {
     }
 }
 
-fn declaration(prefix: &[u8], uri: &[u8], out: &mut Vec<u8>) {
+/// A declaration; with `plain` there is nothing to escape in the namespace name.
+fn declaration(prefix: &[u8], uri: &[u8], plain: bool, out: &mut Vec<u8>) {
     out.extend_from_slice(if prefix.is_empty() { b" xmlns" } else { b" xmlns:" });
-    out.extend_from_slice(prefix);
-    out.extend_from_slice(b"=\"");
-    escape::attribute(uri, out);
-    out.push(b'"');
+    value(prefix, uri, plain, out);
 }
 
-fn write(qualified: &[u8], value: &[u8], out: &mut Vec<u8>) {
+/// An attribute; with `plain` there is nothing to escape in its value.
+fn write(qualified: &[u8], written: &[u8], plain: bool, out: &mut Vec<u8>) {
     out.push(b' ');
-    out.extend_from_slice(qualified);
+    value(qualified, written, plain, out);
+}
+
+fn value(name: &[u8], value: &[u8], plain: bool, out: &mut Vec<u8>) {
+    out.reserve(name.len() + value.len() + 3);
+    out.extend_from_slice(name);
     out.extend_from_slice(b"=\"");
-    escape::attribute(value, out);
+    if plain {
+        out.extend_from_slice(value);
+    } else {
+        escape::attribute(value, out);
+    }
     out.push(b'"');
 }
 

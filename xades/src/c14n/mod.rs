@@ -5,6 +5,7 @@
 //! span of input since the last thing that had to be written differently, is handed over uncopied, and is broken only
 //! where something changes. This room knows nothing of documents or of seals.
 
+mod base;
 mod canonicalizer;
 mod escape;
 mod rendered;
@@ -92,8 +93,7 @@ pub enum Subset {
 /// Writes the canonical form of a document that is in memory.
 ///
 /// # Errors
-/// What is wrong with the document. An element that is not there leaves nothing out or gives nothing. C14N 1.1 of an
-/// element whose ancestors carry `xml:base` is refused.
+/// What is wrong with the document. An element that is not there leaves nothing out or gives nothing.
 pub fn canonicalize<S: Sink>(
     document: &[u8],
     method: &Method,

@@ -9,6 +9,7 @@ use super::listener::Listener;
 use super::spot::{Skeleton, Spot};
 use crate::c14n::{Canonicalizer, DigestSink, Method, Sink as _, Subset};
 use crate::error::{Fault, Reason};
+use crate::policy::SealPlace;
 use crate::profile::{DocumentType, Element, Family, Role};
 use crate::scan::{EndTag, Handler, Part, StartTag, Text, Window};
 use crate::scope::Ns;
@@ -29,6 +30,7 @@ pub(super) struct Heard {
 pub(super) struct Hand {
     canonicalizer: Canonicalizer<DigestSink>,
     expect: Option<DocumentType>,
+    place: SealPlace,
     document: Option<(DocumentType, &'static Family)>,
     /// The open elements that the family knows, as indices into its nodes, from the root down.
     path: Vec<usize>,
@@ -74,6 +76,7 @@ impl Hand {
         Self {
             canonicalizer: Canonicalizer::new(&Method::INCLUSIVE, Subset::Document, DigestSink::from(digest.context())),
             expect: sealing.expect,
+            place: sealing.policy.place,
             document: None,
             path: Vec::with_capacity(8),
             listener: Listener::default(),
@@ -164,7 +167,7 @@ impl Hand {
             return self.canonicalizer.start_tag(window, tag);
         }
         match role {
-            Role::Slot => self.slot(window, tag),
+            Role::Slot if self.takes_slots() => self.slot(window, tag),
             Role::Append(elements) if tag.empty => {
                 let skeleton = Skeleton::new(elements, tag.scope, 0, &self.xml_attributes);
                 self.canonicalizer.fill_next(skeleton.canonical());
@@ -173,6 +176,12 @@ impl Hand {
             }
             _ => self.canonicalizer.start_tag(window, tag),
         }
+    }
+
+    /// Whether the seal may go into what is there. Only in UBL documents is there another way.
+    fn takes_slots(&self) -> bool {
+        let is_ubl = self.document.is_some_and(|(kind, _)| kind.is_ubl());
+        self.place == SealPlace::FreeExtension || !is_ubl
     }
 
     /// An element that may take the seal begins.

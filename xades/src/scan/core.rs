@@ -6,8 +6,9 @@ use crate::limits::Limits;
 use crate::scope::Scope;
 
 use super::chars::{self, SPACE};
-use super::event::{Handler, RawAttribute, RawDeclaration, Window};
-use super::{declaration, simd};
+use super::declaration;
+use super::event::{Handler, RawAttribute, RawDeclaration, Text, Window};
+use super::simd::{self, Search};
 
 /// What is being read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +72,23 @@ pub(super) struct Core {
     pub(super) scratch: Vec<u8>,
 }
 
+/// A window to be scanned: what is compiled for each kind of processor.
+struct Walk<'a, 'w, H> {
+    core: &'a mut Core,
+    window: &'a Window<'w>,
+    last: bool,
+    handler: &'a mut H,
+}
+
+impl<H: Handler> simd::Task for Walk<'_, '_, H> {
+    type Output = Result<usize, Fault>;
+
+    #[inline(always)]
+    fn run<S: Search>(self, mut search: S) -> Self::Output {
+        self.core.walk(&mut search, self.window, self.last, self.handler)
+    }
+}
+
 impl Core {
     pub(super) fn new(limits: Limits) -> Self {
         Self {
@@ -93,11 +111,31 @@ impl Core {
 
     /// Scans a window, and says how much of it is used up. With `last`, nothing may be left over.
     pub(super) fn scan<H: Handler>(&mut self, w: &Window<'_>, last: bool, h: &mut H) -> Result<usize, Fault> {
+        simd::run(
+            w.bytes,
+            Walk {
+                core: self,
+                window: w,
+                last,
+                handler: h,
+            },
+        )
+    }
+
+    /// As [`scan`](Self::scan), with this search.
+    #[inline(always)]
+    fn walk<S: Search, H: Handler>(
+        &mut self,
+        s: &mut S,
+        w: &Window<'_>,
+        last: bool,
+        h: &mut H,
+    ) -> Result<usize, Fault> {
         let mut at = 0;
         while at < w.bytes.len() {
             let step = match self.state {
-                State::Content => self.content(w, at, last, h)?,
-                State::Outside => self.outside(w, at, last, h)?,
+                State::Content => self.content(s, w, at, last, h)?,
+                State::Outside => self.outside(s, w, at, last, h)?,
                 State::Cdata => self.cdata(w, at, last, h)?,
                 State::Comment => self.comment(w, at, last, h)?,
                 State::Instruction { started } => self.instruction_data(w, at, started, last, h)?,
@@ -159,7 +197,8 @@ impl Core {
         }
         let mut at = 0;
         if b.starts_with(OPENING) && b.get(OPENING.len()).is_some_and(|&byte| chars::is(byte, SPACE)) {
-            let Some(end) = b.windows(2).take(declaration::LONGEST).position(|pair| pair == b"?>") else {
+            let near = &b[..b.len().min(declaration::LONGEST + 1)];
+            let Some(end) = encoding::declaration_end(near) else {
                 if b.len() > declaration::LONGEST {
                     return Err(Fault::new(0, Reason::Declaration));
                 }
@@ -176,14 +215,22 @@ impl Core {
     }
 
     /// Before and after the root element.
-    fn outside<H: Handler>(&mut self, w: &Window<'_>, at: usize, last: bool, h: &mut H) -> Result<Step, Fault> {
+    #[inline(always)]
+    fn outside<S: Search, H: Handler>(
+        &mut self,
+        s: &mut S,
+        w: &Window<'_>,
+        at: usize,
+        last: bool,
+        h: &mut H,
+    ) -> Result<Step, Fault> {
         let end = chars::skip(w.bytes, at, SPACE);
         if end > at {
             h.outside(w, at..end)?;
         }
         match w.bytes.get(end) {
             None => Ok(Step::To(end)),
-            Some(b'<') => self.markup(w, end, last, h),
+            Some(b'<') => self.markup(s, w, end, last, h),
             Some(_) => {
                 let (code, _) = chars::decode(w.bytes, end);
                 let bad = !chars::is_char(code);
@@ -201,18 +248,19 @@ impl Core {
 
     /// Markup at the `<` at `at`.
     #[inline(always)]
-    pub(super) fn markup<H: Handler>(
+    pub(super) fn markup<S: Search, H: Handler>(
         &mut self,
+        s: &mut S,
         w: &Window<'_>,
         at: usize,
         last: bool,
         h: &mut H,
     ) -> Result<Step, Fault> {
         match w.bytes.get(at + 1) {
-            Some(b'/') => self.end_tag(w, at, last, h),
+            Some(b'/') => self.end_tag(s, w, at, last, h),
             Some(b'!') => self.bang(w, at, last, h),
             Some(b'?') => self.instruction(w, at, last, h),
-            Some(_) => self.start_tag(w, at, last, h),
+            Some(_) => self.start_tag(s, w, at, last, h),
             None => Self::short(at, last, Inside::Tag, at + 1),
         }
     }
@@ -260,22 +308,23 @@ impl Core {
     }
 
     /// Character data inside the root, until the state changes or the window ends.
-    fn content<H: Handler>(&mut self, w: &Window<'_>, mut at: usize, last: bool, h: &mut H) -> Result<Step, Fault> {
+    #[inline(always)]
+    fn content<S: Search, H: Handler>(
+        &mut self,
+        s: &mut S,
+        w: &Window<'_>,
+        mut at: usize,
+        last: bool,
+        h: &mut H,
+    ) -> Result<Step, Fault> {
         let b = w.bytes;
         // Where the character data that is contiguous within this window began.
         let mut begun = at;
         loop {
-            let next = simd::find_text_break(b, at);
+            // Between two tags there is often nothing.
+            let next = if b.get(at) == Some(&b'<') { at } else { s.text_break(at) };
             if next > at {
-                h.text(
-                    w,
-                    &super::Text {
-                        range: at..next,
-                        value: &b[at..next],
-                        plain: true,
-                        cdata: false,
-                    },
-                )?;
+                h.text(w, &Text::plain(b, at..next))?;
             }
             let Some(&byte) = b.get(next) else {
                 self.brackets = self.brackets_before(b, begun, next);
@@ -283,7 +332,7 @@ impl Core {
             };
             let step = if byte == b'<' {
                 self.brackets = 0;
-                self.markup(w, next, last, h)?
+                self.markup(s, w, next, last, h)?
             } else if byte == b'>' && self.brackets_before(b, begun, next) >= 2 {
                 return Err(Fault::new(next, Reason::CdataEndInText));
             } else {
@@ -325,6 +374,66 @@ impl Core {
             (near + self.brackets).min(2)
         } else {
             near
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::c14n::{Canonicalizer, Method, Subset};
+    use crate::encoding::Origin;
+
+    /// What a document becomes, and where it ends or is wrong.
+    fn canonical<S: Search>(document: &str, mut search: S) -> (Result<usize, String>, Vec<u8>) {
+        let origin = Origin {
+            encoding: Encoding::Utf8,
+            base: 0,
+        };
+        let window = Window {
+            bytes: document.as_bytes(),
+            origin,
+        };
+        let mut canonicalizer = Canonicalizer::new(&Method::INCLUSIVE, Subset::Document, Vec::new());
+        let walked = Core::new(Limits::default()).walk(&mut search, &window, true, &mut canonicalizer);
+        let walked = walked.map_err(|fault| format!("{fault:?}"));
+        (walked, canonicalizer.into_sink())
+    }
+
+    struct Canonical<'a>(&'a str);
+
+    impl simd::Task for Canonical<'_> {
+        type Output = (Result<usize, String>, Vec<u8>);
+
+        fn run<S: Search>(self, search: S) -> Self::Output {
+            canonical(self.0, search)
+        }
+    }
+
+    /// Markup around which a block of 64 bytes may end anywhere, and every byte of ASCII in the place of each of its own.
+    #[test]
+    fn the_scalar_twin_reads_the_same_documents() {
+        let markup = "<p:ab c='1' d=\"&lt;ü\"><b>x]] ></b><e/></p:ab >";
+        for before in 0..70 {
+            let document = format!("<r xmlns:p='urn:p'>{}{markup}</r>", "x".repeat(before));
+            let expected = canonical(&document, simd::Scalar(document.as_bytes()));
+            assert_eq!(
+                simd::run(document.as_bytes(), Canonical(&document)),
+                expected,
+                "{document}"
+            );
+        }
+        for at in (0..markup.len()).filter(|&at| markup.as_bytes()[at] < 0x80) {
+            for byte in 0..0x80 {
+                let other = [&markup[..at], &char::from(byte).to_string(), &markup[at + 1..]].concat();
+                let document = format!("<r xmlns:p='urn:p'>{}{other}{}</r>", "x".repeat(at), "y".repeat(100));
+                let expected = canonical(&document, simd::Scalar(document.as_bytes()));
+                assert_eq!(
+                    simd::run(document.as_bytes(), Canonical(&document)),
+                    expected,
+                    "{document}"
+                );
+            }
         }
     }
 }

@@ -49,6 +49,8 @@ pub struct Attribute<'a> {
     pub name: Name<'a>,
     /// Normalized (XML 1.0, section 3.3.3): references replaced, white space as spaces.
     pub value: &'a [u8],
+    /// Known to have nothing in it that canonical XML escapes.
+    pub(crate) plain: bool,
 }
 
 /// A namespace declaration.
@@ -62,6 +64,8 @@ pub struct Declaration<'a> {
     pub ns: Ns,
     /// Whether the prefix meant something else (or nothing) in the parent element.
     pub changes: bool,
+    /// As of an [`Attribute`].
+    pub(crate) plain: bool,
 }
 
 /// Where a name stands in the window.
@@ -92,6 +96,8 @@ pub(super) struct RawAttribute {
     /// In the window where `stored` is false, else in the scratch buffer.
     pub(super) value: Range<usize>,
     pub(super) stored: bool,
+    /// Nothing in the value is escaped in canonical XML.
+    pub(super) plain: bool,
 }
 
 impl RawAttribute {
@@ -109,6 +115,8 @@ impl RawAttribute {
 pub(super) struct RawDeclaration {
     pub(super) attribute: RawAttribute,
     pub(super) prefix: Range<usize>,
+    /// The constant with this namespace name, if there is one.
+    pub(super) known: Option<Ns>,
     pub(super) ns: Ns,
     pub(super) changes: bool,
 }
@@ -167,6 +175,7 @@ impl<'a> StartTag<'a> {
             uri: raw.attribute.value(bytes, scratch),
             ns: raw.ns,
             changes: raw.changes,
+            plain: raw.attribute.plain,
         })
     }
 }
@@ -175,6 +184,7 @@ fn attribute<'a>(raw: &RawAttribute, bytes: &'a [u8], scratch: &'a [u8]) -> Attr
     Attribute {
         name: raw.name.name(bytes, raw.ns),
         value: raw.value(bytes, scratch),
+        plain: raw.plain,
     }
 }
 
@@ -206,6 +216,19 @@ pub struct Text<'a> {
     pub plain: bool,
     /// Inside a CDATA section.
     pub cdata: bool,
+}
+
+impl<'a> Text<'a> {
+    /// Text outside CDATA sections that is written as itself.
+    #[inline(always)]
+    pub(super) fn plain(bytes: &'a [u8], range: Range<usize>) -> Self {
+        Self {
+            value: &bytes[range.clone()],
+            range,
+            plain: true,
+            cdata: false,
+        }
+    }
 }
 
 /// A piece of a comment or of a processing instruction.

@@ -8,6 +8,7 @@ use crate::scope::Ns;
 
 use super::core::Core;
 use super::event::{RawAttribute, RawDeclaration};
+use super::tag::undeclared;
 
 impl Core {
     /// Takes the declarations out of the attributes, declares them, resolves the attributes that are left and finds
@@ -24,15 +25,7 @@ impl Core {
             let name = &attribute.name;
             if name.local != name.start {
                 let prefix = &b[name.start..name.local - 1];
-                let undeclared = || {
-                    Fault::new(
-                        name.start,
-                        Reason::PrefixUndeclared {
-                            prefix: Label::new(prefix),
-                        },
-                    )
-                };
-                attribute.ns = self.scope.resolve(prefix).ok_or_else(undeclared)?;
+                attribute.ns = self.scope.resolve(prefix).ok_or_else(|| undeclared(b, *name))?;
                 ascending = false;
                 continue;
             }
@@ -91,13 +84,14 @@ impl Core {
             declarations.push(RawDeclaration {
                 attribute: attribute.clone(),
                 prefix: at..prefix.end,
+                known: None,
                 ns: Ns::NONE,
                 changes: false,
             });
             false
         });
-        for declaration in &*declarations {
-            check(&b[declaration.prefix.clone()], declaration.attribute.value(b, scratch))
+        for declaration in &mut *declarations {
+            declaration.known = check(&b[declaration.prefix.clone()], declaration.attribute.value(b, scratch))
                 .map_err(|reason| Fault::new(declaration.attribute.name.start, reason))?;
             let length = declaration.attribute.value.len();
             if length > self.limits.namespace_name as usize {
@@ -130,7 +124,8 @@ impl Core {
         }
         for declaration in declarations {
             let uri = declaration.attribute.value(b, scratch);
-            (declaration.ns, declaration.changes) = self.scope.push(&b[declaration.prefix.clone()], uri);
+            let prefix = &b[declaration.prefix.clone()];
+            (declaration.ns, declaration.changes) = self.scope.push(prefix, uri, declaration.known);
         }
         Ok(any)
     }
@@ -147,29 +142,19 @@ fn declared_prefix(attribute: &RawAttribute, b: &[u8]) -> Option<std::ops::Range
 }
 
 /// Namespaces in XML 1.0, section 3: what may be bound to what; and C14N 1.0, section 1.3: no relative namespace names.
-fn check(prefix: &[u8], uri: &[u8]) -> Result<(), Reason> {
-    let reserved = || Reason::PrefixReserved {
-        prefix: Label::new(prefix),
-    };
-    let name = |ns: Ns| ns.known_name().unwrap_or_default().as_bytes();
-    match prefix {
-        b"xml" if uri == name(Ns::XML) => return Ok(()),
-        b"xml" | b"xmlns" => return Err(reserved()),
-        _ if uri == name(Ns::XML) || uri == name(Ns::XMLNS) => return Err(reserved()),
-        b"" if uri.is_empty() => return Ok(()),
-        _ if uri.is_empty() => {
-            return Err(Reason::PrefixUndeclaring {
-                prefix: Label::new(prefix),
-            });
+/// Says which constant has the namespace name, if any.
+fn check(prefix: &[u8], uri: &[u8]) -> Result<Option<Ns>, Reason> {
+    let prefix_label = || Label::new(prefix);
+    let known = Ns::known(uri);
+    match (prefix, known) {
+        (b"xml", Some(Ns::XML)) | (b"", Some(Ns::NONE)) => Ok(known),
+        (b"xml" | b"xmlns", _) | (_, Some(Ns::XML | Ns::XMLNS)) => {
+            Err(Reason::PrefixReserved { prefix: prefix_label() })
         }
-        _ => {}
-    }
-    if Ns::is_known(uri) || is_absolute(uri) {
-        Ok(())
-    } else {
-        Err(Reason::NamespaceRelative {
-            prefix: Label::new(prefix),
-        })
+        (_, Some(Ns::NONE)) => Err(Reason::PrefixUndeclaring { prefix: prefix_label() }),
+        (_, Some(_)) => Ok(known),
+        (_, None) if is_absolute(uri) => Ok(None),
+        (_, None) => Err(Reason::NamespaceRelative { prefix: prefix_label() }),
     }
 }
 

@@ -21,9 +21,12 @@ impl Place {
     /// The place behind `bytes`.
     pub(super) fn advance(mut self, bytes: &[u8]) -> Self {
         let Some(&last) = bytes.last() else { return self };
-        let pairs =
-            bytes.windows(2).filter(|pair| pair == b"\r\n").count() + usize::from(self.after_cr && bytes[0] == b'\n');
-        let ends = memchr::memchr2_iter(b'\n', b'\r', bytes).count() - pairs;
+        let mut ends = memchr::memchr_iter(b'\n', bytes).count();
+        // Of CR LF, the LF was counted.
+        let alone = |&at: &usize| bytes.get(at + 1) != Some(&b'\n');
+        ends += memchr::memchr_iter(b'\r', bytes).filter(alone).count();
+        // A CR that ended the bytes before was counted there.
+        ends -= usize::from(self.after_cr && bytes[0] == b'\n');
         self.line += ends as u64;
         let tail = match memchr::memrchr2(b'\n', b'\r', bytes) {
             Some(end) => {

@@ -1,115 +1,96 @@
 //! Finding where plain bytes end: the one place where vector instructions are used.
 //!
-//! Each search has a scalar twin that gives the same answer; a test holds them together. Short searches use SSE2, which
-//! every x86-64 has, and are inlined into the scan. Long ones (an attachment is 200 KB of plain text) go on with the
-//! widest registers that the processor has, chosen at run time. Other architectures take the scalar way.
+//! [`run`] does a [`Task`] with the best [`Search`] that the processor at hand has, chosen at run time. The whole task is
+//! compiled for it, so that the short searches between two tags are inlined into the walk. [`Scalar`] works everywhere and
+//! is the measure: a test holds the other to it, byte by byte, and another holds whole documents together.
 
-use super::chars::{self, NAME, TEXT_BREAK, VALUE_BREAK};
+use super::chars::{self, NAME, NAME_START, TEXT_BREAK, VALUE_BREAK};
 
-/// The first byte at or after `from` that ends plain text ([`TEXT_BREAK`]), or the length.
-#[inline(always)]
-pub(super) fn find_text_break(bytes: &[u8], from: usize) -> usize {
-    // Between two tags there is often nothing.
-    if bytes.get(from) == Some(&b'<') {
-        return from;
-    }
-    #[cfg(target_arch = "x86_64")]
-    if let Some(found) = x86::find_text_break(bytes, from) {
-        return found;
-    }
-    chars::find(bytes, from, TEXT_BREAK)
-}
-
-/// The first byte at or after `from` that ends the plain part of an attribute value ([`VALUE_BREAK`]), or the length.
-#[inline(always)]
-pub(super) fn find_value_break(bytes: &[u8], mut from: usize) -> usize {
-    #[cfg(target_arch = "x86_64")]
-    while let Some(block) = x86::block(bytes, from) {
-        match x86::value_breaks(block) {
-            0 => from += 16,
-            mask => return from + mask.trailing_zeros() as usize,
-        }
-    }
-    chars::find(bytes, from, VALUE_BREAK)
+/// Looks for bytes in one slice. Places are given and answered as indices into it.
+pub(super) trait Search {
+    /// The first byte at or after `from` that ends plain text ([`TEXT_BREAK`]), or the length.
+    fn text_break(&mut self, from: usize) -> usize;
+    /// The first byte at or after `from` that ends the plain part of an attribute value ([`VALUE_BREAK`]), or the length.
+    fn value_break(&mut self, from: usize) -> usize;
+    /// Looks at the name that begins at `start`.
+    fn name(&mut self, start: usize) -> NameShape;
+    /// Whether the `length` bytes at `x` and at `y` are there and equal; those at `y` are known to be there.
+    fn same(&self, x: usize, y: usize, length: usize) -> bool;
 }
 
 /// A name: where it ends, and what is in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct NameShape {
     pub(super) end: usize,
-    /// The last colon, if there is one.
-    pub(super) colon: Option<usize>,
-    /// There is more than one colon, or a byte beyond ASCII.
+    /// Behind the first colon; the beginning of the name where there is none.
+    pub(super) local: usize,
+    /// It is not one or two names in ASCII with a colon between, and must be looked at more closely.
     pub(super) odd: bool,
 }
 
-/// Looks at the name that begins at `start`.
-#[inline(always)]
-pub(super) fn name(bytes: &[u8], start: usize) -> NameShape {
-    let mut shape = NameShape {
-        end: start,
-        colon: None,
-        odd: false,
-    };
+/// What is done with a [`Search`].
+pub(super) trait Task {
+    type Output;
+    /// To be inlined, or it will not be compiled for the processor.
+    fn run<S: Search>(self, search: S) -> Self::Output;
+}
+
+/// Does the task with the best search in `bytes` that there is.
+pub(super) fn run<T: Task>(bytes: &[u8], task: T) -> T::Output {
     #[cfg(target_arch = "x86_64")]
-    while let Some(block) = x86::block(bytes, shape.end) {
-        let masks = x86::name_masks(block);
-        let length = masks.other.trailing_zeros().min(16);
-        let inside = (1u32 << length) - 1;
-        let colons = masks.colons & inside;
-        if colons != 0 {
-            shape.odd |= shape.colon.is_some() || colons & (colons - 1) != 0;
-            shape.colon = Some(shape.end + 31 - colons.leading_zeros() as usize);
-        }
-        shape.odd |= masks.high & inside != 0;
-        shape.end += length as usize;
-        if length < 16 {
-            return shape;
-        }
+    if let Some(avx2) = x86::Avx2::new(bytes) {
+        return avx2.run(task);
     }
-    scalar_name(bytes, shape)
+    task.run(Scalar(bytes))
 }
 
-/// The scalar twin of [`name`], from where it stands.
-#[inline(always)]
-fn scalar_name(bytes: &[u8], mut shape: NameShape) -> NameShape {
-    while let Some(&byte) = bytes.get(shape.end)
-        && chars::is(byte, NAME)
-    {
-        shape.odd |= byte >= 0x80;
-        if byte == b':' {
-            shape.odd |= shape.colon.is_some();
-            shape.colon = Some(shape.end);
-        }
-        shape.end += 1;
-    }
-    shape
-}
+/// Byte by byte.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Scalar<'b>(pub(super) &'b [u8]);
 
-/// Whether two short slices of the same length are equal, without a call.
-#[inline(always)]
-pub(super) fn same(x: &[u8], y: &[u8]) -> bool {
-    let ((x8, x1), (y8, y1)) = (x.as_chunks::<8>(), y.as_chunks::<8>());
-    let different = |(x, y): (&[u8; 8], &[u8; 8])| u64::from_ne_bytes(*x) != u64::from_ne_bytes(*y);
-    !x8.iter().zip(y8).any(different) && x1.iter().zip(y1).all(|(x, y)| x == y)
-}
-
-/// Whether the `length` bytes at `x` and at `y` are equal.
-#[inline(always)]
-pub(super) fn same_within(bytes: &[u8], x: usize, y: usize, length: usize) -> bool {
-    #[cfg(target_arch = "x86_64")]
-    if length <= 32
-        && let (Some(x1), Some(y1)) = (x86::block(bytes, x), x86::block(bytes, y))
-    {
-        if length <= 16 {
-            return x86::same(x1, y1, length);
-        }
-        let tail = length - 16;
-        if let (Some(x2), Some(y2)) = (x86::block(bytes, x + tail), x86::block(bytes, y + tail)) {
-            return x86::same(x1, y1, 16) && x86::same(x2, y2, 16);
-        }
+impl Search for Scalar<'_> {
+    #[inline(always)]
+    fn text_break(&mut self, from: usize) -> usize {
+        chars::find(self.0, from, TEXT_BREAK)
     }
-    bytes.get(x..x + length).is_some_and(|x| same(x, &bytes[y..y + length]))
+
+    #[inline(always)]
+    fn value_break(&mut self, from: usize) -> usize {
+        chars::find(self.0, from, VALUE_BREAK)
+    }
+
+    #[inline]
+    fn name(&mut self, start: usize) -> NameShape {
+        let mut shape = NameShape {
+            end: start,
+            local: start,
+            odd: false,
+        };
+        let mut begins = true;
+        while let Some(&byte) = self.0.get(shape.end)
+            && chars::is(byte, NAME)
+        {
+            shape.odd |= byte >= 0x80 || (begins && (byte == b':' || !chars::is(byte, NAME_START)));
+            begins = byte == b':';
+            shape.end += 1;
+            if begins {
+                shape.odd |= shape.local != start;
+                if shape.local == start {
+                    shape.local = shape.end;
+                }
+            }
+        }
+        shape.odd |= begins;
+        shape
+    }
+
+    #[inline(always)]
+    fn same(&self, x: usize, y: usize, length: usize) -> bool {
+        let bytes = self.0;
+        bytes
+            .get(x..x + length)
+            .is_some_and(|found| *found == bytes[y..y + length])
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -120,202 +101,379 @@ mod x86 {
     )]
 
     use std::arch::x86_64::{
-        __m128i, __m256i, _mm_and_si128, _mm_andnot_si128, _mm_cmpeq_epi8, _mm_loadu_si128, _mm_min_epu8,
-        _mm_movemask_epi8, _mm_or_si128, _mm_set1_epi8, _mm_sub_epi8, _mm256_andnot_si256, _mm256_cmpeq_epi8,
-        _mm256_loadu_si256, _mm256_min_epu8, _mm256_movemask_epi8, _mm256_or_si256, _mm256_set1_epi8,
+        __m256i, _bzhi_u64, _mm_setr_epi8, _mm256_and_si256, _mm256_andnot_si256, _mm256_broadcastsi128_si256,
+        _mm256_cmpeq_epi8, _mm256_cmpgt_epi8, _mm256_loadu_si256, _mm256_movemask_epi8, _mm256_or_si256,
+        _mm256_set1_epi8, _mm256_setzero_si256, _mm256_shuffle_epi8, _mm256_srli_epi16, _mm256_testz_si256,
     };
 
-    /// Sixteen bytes from `at`, if there are so many.
-    #[inline(always)]
-    pub(super) fn block(bytes: &[u8], at: usize) -> Option<__m128i> {
-        let block: &[u8; 16] = bytes.get(at..)?.first_chunk()?;
-        // SAFETY: the pointer is to sixteen readable bytes, and the load asks for no alignment.
-        Some(unsafe { _mm_loadu_si128(block.as_ptr().cast::<__m128i>()) })
+    use super::{NameShape, Scalar, Search, Task};
+
+    /// 64 bytes at a time, with AVX2 and the bit instructions that every processor with AVX2 has.
+    ///
+    /// What the bytes of one block are is found out once, a bit for each; a search within the block is then a shift and a
+    /// count. That matters more than how much is done for a block: each search begins where the one before ended, and all
+    /// of them wait for one another.
+    #[derive(Debug)]
+    pub(super) struct Avx2<'b> {
+        bytes: &'b [u8],
+        block: Block,
     }
 
-    #[target_feature(enable = "sse2")]
-    #[inline]
-    fn all(byte: u8) -> __m128i {
-        _mm_set1_epi8(byte.cast_signed())
+    /// What the 64 bytes from `base` on are. The first of them is the lowest bit.
+    #[derive(Debug)]
+    struct Block {
+        base: usize,
+        /// [`TEXT_BREAK`](super::TEXT_BREAK).
+        text: u64,
+        /// [`VALUE_BREAK`](super::VALUE_BREAK).
+        value: u64,
+        /// Not of a name in ASCII.
+        other: u64,
+        /// May not begin a name in ASCII, or its local part.
+        within: u64,
+        colon: u64,
+        /// Beyond ASCII.
+        high: u64,
     }
 
-    #[target_feature(enable = "sse2")]
-    #[inline]
-    fn mask(matches: __m128i) -> u32 {
-        _mm_movemask_epi8(matches).cast_unsigned()
-    }
-
-    /// Where bytes are at most `limit`.
-    #[target_feature(enable = "sse2")]
-    #[inline]
-    fn at_most(block: __m128i, limit: u8) -> __m128i {
-        _mm_cmpeq_epi8(_mm_min_epu8(block, all(limit)), block)
-    }
-
-    /// The bytes of [`TEXT_BREAK`](super::TEXT_BREAK), a bit each.
-    #[target_feature(enable = "sse2")]
-    #[inline]
-    fn sse2_text_breaks(block: __m128i) -> u32 {
-        // `<` is `>` but for one bit.
-        let angle = _mm_cmpeq_epi8(_mm_or_si128(block, all(2)), all(b'>'));
-        let rest = _mm_or_si128(_mm_cmpeq_epi8(block, all(b'&')), _mm_cmpeq_epi8(block, all(0xEF)));
-        let space = _mm_or_si128(_mm_cmpeq_epi8(block, all(b'\t')), _mm_cmpeq_epi8(block, all(b'\n')));
-        let control = _mm_andnot_si128(space, at_most(block, 0x1F));
-        mask(_mm_or_si128(_mm_or_si128(angle, rest), control))
-    }
-
-    /// The bytes of [`VALUE_BREAK`](super::VALUE_BREAK), a bit each.
-    #[target_feature(enable = "sse2")]
-    #[inline]
-    fn sse2_value_breaks(block: __m128i) -> u32 {
-        let quotes = _mm_or_si128(_mm_cmpeq_epi8(block, all(b'"')), _mm_cmpeq_epi8(block, all(b'\'')));
-        let markup = _mm_or_si128(_mm_cmpeq_epi8(block, all(b'<')), _mm_cmpeq_epi8(block, all(b'&')));
-        let rest = _mm_or_si128(_mm_cmpeq_epi8(block, all(0xEF)), at_most(block, 0x1F));
-        mask(_mm_or_si128(_mm_or_si128(quotes, markup), rest))
-    }
-
-    pub(super) struct NameMasks {
-        /// Bytes that end a name.
-        pub(super) other: u32,
-        pub(super) colons: u32,
-        /// Bytes beyond ASCII.
-        pub(super) high: u32,
-    }
-
-    #[target_feature(enable = "sse2")]
-    #[inline]
-    fn sse2_name_masks(block: __m128i) -> NameMasks {
-        let letters = at_most(_mm_sub_epi8(_mm_or_si128(block, all(0x20)), all(b'a')), 25);
-        // The colon follows the nine.
-        let digits = at_most(_mm_sub_epi8(block, all(b'0')), 10);
-        let marks = at_most(_mm_sub_epi8(block, all(b'-')), 1);
-        let low = _mm_cmpeq_epi8(block, all(b'_'));
-        let high = mask(block);
-        let ascii = mask(_mm_or_si128(_mm_or_si128(letters, digits), _mm_or_si128(marks, low)));
-        let colons = mask(_mm_and_si128(_mm_cmpeq_epi8(block, all(b':')), digits));
-        NameMasks {
-            other: !(ascii | high),
-            colons,
-            high,
+    impl<'b> Avx2<'b> {
+        /// Where the processor has what it needs. There is no other way to an `Avx2`.
+        pub(super) fn new(bytes: &'b [u8]) -> Option<Self> {
+            let all = is_x86_feature_detected!("avx2")
+                && is_x86_feature_detected!("bmi1")
+                && is_x86_feature_detected!("bmi2")
+                && is_x86_feature_detected!("lzcnt");
+            let block = Block {
+                // Behind every place that may be asked about, the end among them.
+                base: bytes.len() + 1,
+                text: 0,
+                value: 0,
+                other: 0,
+                within: 0,
+                colon: 0,
+                high: 0,
+            };
+            all.then_some(Self { bytes, block })
         }
-    }
 
-    /// As [`sse2_text_breaks`].
-    #[inline(always)]
-    fn text_breaks(block: __m128i) -> u32 {
-        // SAFETY: every x86-64 has SSE2.
-        unsafe { sse2_text_breaks(block) }
-    }
+        #[inline]
+        pub(super) fn run<T: Task>(self, task: T) -> T::Output {
+            #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt")]
+            fn compiled_for_it<T: Task>(task: T, search: Avx2<'_>) -> T::Output {
+                task.run(search)
+            }
+            // SAFETY: the processor has these, or there would be no `Avx2`.
+            unsafe { compiled_for_it(task, self) }
+        }
 
-    /// As [`sse2_value_breaks`].
-    #[inline(always)]
-    pub(super) fn value_breaks(block: __m128i) -> u32 {
-        // SAFETY: every x86-64 has SSE2.
-        unsafe { sse2_value_breaks(block) }
-    }
+        /// Makes the 64 bytes from `base` on the block at hand; `false` where there are fewer.
+        #[inline(always)]
+        fn look(&mut self, base: usize) -> bool {
+            // SAFETY: the processor has what the function needs, or there would be no `Avx2`.
+            unsafe { look(self.bytes, base, &mut self.block) }
+        }
 
-    #[target_feature(enable = "sse2")]
-    #[inline]
-    fn sse2_same(x: __m128i, y: __m128i) -> u32 {
-        mask(_mm_cmpeq_epi8(x, y))
-    }
-
-    /// Whether the first `length` bytes, at most 16, are equal.
-    #[inline(always)]
-    pub(super) fn same(x: __m128i, y: __m128i, length: usize) -> bool {
-        // SAFETY: every x86-64 has SSE2.
-        let equal = unsafe { sse2_same(x, y) };
-        equal.trailing_ones() as usize >= length
-    }
-
-    /// What the bytes are to a name.
-    #[inline(always)]
-    pub(super) fn name_masks(block: __m128i) -> NameMasks {
-        // SAFETY: every x86-64 has SSE2.
-        unsafe { sse2_name_masks(block) }
-    }
-
-    /// `None` where fewer bytes are left than a register holds, none of them a break so far.
-    #[inline(always)]
-    pub(super) fn find_text_break(bytes: &[u8], from: usize) -> Option<usize> {
-        for at in [from, from + 16] {
-            match text_breaks(block(bytes, at)?) {
-                0 => {}
-                mask => return Some(at + mask.trailing_zeros() as usize),
+        /// The first bit of the mask at or after `from`, of what is in this block and, where it is needed, in the next.
+        #[inline(always)]
+        fn find(&mut self, from: usize, of: fn(&Block) -> u64) -> Found {
+            let offset = from.wrapping_sub(self.block.base);
+            let next = if offset < 64 {
+                let mask = of(&self.block) >> offset;
+                if mask != 0 {
+                    return Found::At(from + mask.trailing_zeros() as usize);
+                }
+                self.block.base + 64
+            } else {
+                from
+            };
+            if !self.look(next) {
+                return Found::NotBefore(next);
+            }
+            match of(&self.block) {
+                0 => Found::NotBefore(next + 64),
+                mask => Found::At(next + mask.trailing_zeros() as usize),
             }
         }
-        Some(long(bytes, from + 32))
     }
 
-    /// Goes on in text that is long.
+    enum Found {
+        At(usize),
+        NotBefore(usize),
+    }
+
+    // What is common is inlined into the walk; what is left over near the end, or is long, stands apart.
+    impl Search for Avx2<'_> {
+        #[inline(always)]
+        fn text_break(&mut self, from: usize) -> usize {
+            match self.find(from, |block| block.text) {
+                Found::At(at) => at,
+                // SAFETY: the processor has what the function needs, or there would be no `Avx2`.
+                Found::NotBefore(at) => unsafe { long_text(self.bytes, at) },
+            }
+        }
+
+        #[inline(always)]
+        fn value_break(&mut self, from: usize) -> usize {
+            match self.find(from, |block| block.value) {
+                Found::At(at) => at,
+                Found::NotBefore(at) => long_value(self.bytes, at),
+            }
+        }
+
+        #[inline(always)]
+        fn name(&mut self, start: usize) -> NameShape {
+            let mut offset = start.wrapping_sub(self.block.base);
+            if offset >= 64 || self.block.other >> offset == 0 {
+                if !self.look(start) || self.block.other == 0 {
+                    // In parts, or the name would be kept in memory where it is short as well.
+                    let NameShape { end, local, odd } = long_name(self.bytes, start);
+                    return NameShape { end, local, odd };
+                }
+                offset = 0;
+            }
+            let block = &self.block;
+            let length = (block.other >> offset).trailing_zeros();
+            // SAFETY: the processor has BMI2, or there would be no `Avx2`.
+            let colons = unsafe { _bzhi_u64(block.colon >> offset, length) };
+            if block.high >> offset >> length & 1 != 0 {
+                // Beyond ASCII a name may go on, and this does not see how.
+                let NameShape { end, local, odd } = long_name(self.bytes, start);
+                return NameShape { end, local, odd };
+            }
+            let beginnings = colons << 1 | 1;
+            NameShape {
+                end: start + length as usize,
+                local: if colons == 0 {
+                    start
+                } else {
+                    start + colons.trailing_zeros() as usize + 1
+                },
+                odd: block.within >> offset & beginnings != 0 || colons & colons.wrapping_sub(1) != 0,
+            }
+        }
+
+        #[inline(always)]
+        fn same(&self, x: usize, y: usize, length: usize) -> bool {
+            // SAFETY: the processor has what the function needs, or there would be no `Avx2`.
+            match unsafe { differences(self.bytes, x, y) } {
+                Some(different) if length <= 32 => different.trailing_zeros() as usize >= length,
+                _ => long_same(self.bytes, x, y, length),
+            }
+        }
+    }
+
+    #[cold]
     #[inline(never)]
-    fn long(bytes: &[u8], from: usize) -> usize {
-        let at = if is_x86_feature_detected!("avx2") {
-            // SAFETY: the processor has AVX2.
-            unsafe { avx2(bytes, from) }
-        } else {
-            sse2(bytes, from)
+    fn last_text(bytes: &[u8], from: usize) -> usize {
+        Scalar(bytes).text_break(from)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn long_value(bytes: &[u8], from: usize) -> usize {
+        Scalar(bytes).value_break(from)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn long_name(bytes: &[u8], start: usize) -> NameShape {
+        Scalar(bytes).name(start)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn long_same(bytes: &[u8], x: usize, y: usize, length: usize) -> bool {
+        Scalar(bytes).same(x, y, length)
+    }
+
+    /// 32 bytes from `at`, if there are so many.
+    #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt")]
+    #[inline]
+    fn load(bytes: &[u8], at: usize) -> Option<__m256i> {
+        let block: &[u8; 32] = bytes.get(at..)?.first_chunk()?;
+        // SAFETY: the pointer is to 32 readable bytes, and the load asks for no alignment.
+        Some(unsafe { _mm256_loadu_si256(block.as_ptr().cast::<__m256i>()) })
+    }
+
+    #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt")]
+    #[inline]
+    fn mask(matches: __m256i) -> u32 {
+        _mm256_movemask_epi8(matches).cast_unsigned()
+    }
+
+    #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt")]
+    #[inline]
+    fn is(block: __m256i, byte: u8) -> __m256i {
+        _mm256_cmpeq_epi8(block, _mm256_set1_epi8(byte.cast_signed()))
+    }
+
+    /// Where none of the classes are.
+    #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt")]
+    #[inline]
+    fn none(classes: __m256i) -> __m256i {
+        _mm256_cmpeq_epi8(classes, _mm256_setzero_si256())
+    }
+
+    /// Where none of these classes are.
+    #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt")]
+    #[inline]
+    fn none_of(classes: __m256i, these: u8) -> __m256i {
+        none(_mm256_and_si256(classes, _mm256_set1_epi8(these.cast_signed())))
+    }
+
+    /// Classes of bytes, a bit each: what the high half of a byte may be, and what the low half. A byte belongs to a class
+    /// where both say so. Bytes beyond ASCII belong to none.
+    struct Classes {
+        high: [u8; 16],
+        low: [u8; 16],
+    }
+
+    impl Classes {
+        /// Each class: the high halves, and the low halves with each of them; a bit each.
+        const fn new(classes: &[(u16, u16)]) -> Self {
+            let (mut high, mut low) = ([0; 16], [0; 16]);
+            let mut class = 0;
+            while class < classes.len() {
+                let (highs, lows) = classes[class];
+                let mut half = 0;
+                while half < 16 {
+                    high[half] |= ((highs >> half & 1) as u8) << class;
+                    low[half] |= ((lows >> half & 1) as u8) << class;
+                    half += 1;
+                }
+                class += 1;
+            }
+            Self { high, low }
+        }
+
+        /// The classes of each byte of a block.
+        #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt")]
+        #[inline]
+        fn of(&self, block: __m256i) -> __m256i {
+            // A byte from 0x80 on picks zero here.
+            let low = _mm256_shuffle_epi8(table(&self.low), block);
+            let half = _mm256_and_si256(_mm256_srli_epi16::<4>(block), _mm256_set1_epi8(0x0F));
+            _mm256_and_si256(low, _mm256_shuffle_epi8(table(&self.high), half))
+        }
+    }
+
+    #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt")]
+    #[inline]
+    fn table(of: &[u8; 16]) -> __m256i {
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = of.map(u8::cast_signed);
+        _mm256_broadcastsi128_si256(_mm_setr_epi8(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p))
+    }
+
+    /// What ends text and values, but for 0xEF: the first four classes end text, the others and some of them values.
+    const BREAKS: Classes = Classes::new(&[
+        (1 << 0, !(1 << 9 | 1 << 0xA)),
+        (1 << 1, !0),
+        (1 << 2, 1 << 6),
+        (1 << 3, 1 << 0xC | 1 << 0xE),
+        (1 << 0, 1 << 9 | 1 << 0xA),
+        (1 << 2, 1 << 2 | 1 << 7),
+        (1 << 3, 1 << 0xC),
+    ]);
+    const TEXT: u8 = 0b000_1111;
+    const VALUE: u8 = 0b111_0111;
+    /// [`NAME`](super::NAME) within ASCII. The first three classes may go on in a name; the others may begin one as well.
+    const NAME: Classes = Classes::new(&[
+        (1 << 2, 1 << 0xD | 1 << 0xE),
+        (1 << 3, 0x03FF),
+        (1 << 3, 1 << 0xA),
+        (1 << 4 | 1 << 6, !1),
+        (1 << 5 | 1 << 7, 0x07FF),
+        (1 << 5, 1 << 0xF),
+    ]);
+    const BEGINS: u8 = 0b11_1000;
+
+    #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt")]
+    #[inline(never)]
+    fn look(bytes: &[u8], base: usize, block: &mut Block) -> bool {
+        let (Some(first), Some(second)) = (load(bytes, base), load(bytes, base + 32)) else {
+            return false;
         };
-        super::chars::find(bytes, at, super::TEXT_BREAK)
+        let (first, second) = (halves(first), halves(second));
+        let [text, value, other, within, colon, high] =
+            std::array::from_fn(|at| u64::from(second[at]) << 32 | u64::from(first[at]));
+        *block = Block {
+            base,
+            text,
+            value,
+            other,
+            within,
+            colon,
+            high,
+        };
+        true
     }
 
-    /// As far as the first break, or to where too few bytes are left for a register.
-    fn sse2(bytes: &[u8], mut from: usize) -> usize {
-        while let Some(block) = block(bytes, from) {
-            match text_breaks(block) {
-                0 => from += 16,
-                mask => return from + mask.trailing_zeros() as usize,
+    /// The masks of a [`Block`], in their order, of 32 bytes.
+    #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt")]
+    #[inline]
+    fn halves(block: __m256i) -> [u32; 6] {
+        let (breaks, names, far) = (BREAKS.of(block), NAME.of(block), is(block, 0xEF));
+        [
+            !mask(_mm256_andnot_si256(far, none_of(breaks, TEXT))),
+            !mask(_mm256_andnot_si256(far, none_of(breaks, VALUE))),
+            mask(none(names)),
+            mask(none_of(names, BEGINS)),
+            mask(is(block, b':')),
+            mask(block),
+        ]
+    }
+
+    /// Goes on in text that is long: an attachment is 200 KB of it.
+    #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt")]
+    #[inline(never)]
+    fn long_text(bytes: &[u8], mut from: usize) -> usize {
+        loop {
+            while let (Some(a), Some(b), Some(c), Some(d)) = (
+                load(bytes, from),
+                load(bytes, from + 32),
+                load(bytes, from + 64),
+                load(bytes, from + 96),
+            ) {
+                let (ab, cd) = (
+                    _mm256_or_si256(perhaps(a), perhaps(b)),
+                    _mm256_or_si256(perhaps(c), perhaps(d)),
+                );
+                let any = _mm256_or_si256(ab, cd);
+                if _mm256_testz_si256(any, any) == 0 {
+                    break;
+                }
+                from += 128;
             }
-        }
-        from
-    }
-
-    /// As [`sse2`], 32 bytes at a time.
-    #[target_feature(enable = "avx2")]
-    fn avx2(bytes: &[u8], mut from: usize) -> usize {
-        let all = |byte: u8| _mm256_set1_epi8(byte.cast_signed());
-        while let Some(block) = bytes.get(from..).and_then(|rest| rest.first_chunk::<32>()) {
-            // SAFETY: the pointer is to 32 readable bytes, and the load asks for no alignment.
-            let block = unsafe { _mm256_loadu_si256(block.as_ptr().cast::<__m256i>()) };
-            let angle = _mm256_cmpeq_epi8(_mm256_or_si256(block, all(2)), all(b'>'));
-            let rest = _mm256_or_si256(_mm256_cmpeq_epi8(block, all(b'&')), _mm256_cmpeq_epi8(block, all(0xEF)));
-            let space = _mm256_or_si256(
-                _mm256_cmpeq_epi8(block, all(b'\t')),
-                _mm256_cmpeq_epi8(block, all(b'\n')),
-            );
-            let low = _mm256_cmpeq_epi8(_mm256_min_epu8(block, all(0x1F)), block);
-            let breaks = _mm256_or_si256(_mm256_or_si256(angle, rest), _mm256_andnot_si256(space, low));
-            match _mm256_movemask_epi8(breaks).cast_unsigned() {
-                0 => from += 32,
-                mask => return from + mask.trailing_zeros() as usize,
-            }
-        }
-        from
-    }
-
-    #[cfg(test)]
-    mod tests {
-        use super::*;
-
-        #[test]
-        fn every_width_finds_what_the_scalar_twin_finds() {
-            for byte in 0..=255 {
-                for at in 0..200 {
-                    let mut bytes = *b"\t\n x9_-.:~\x7f\x80\xff ".repeat(15).first_chunk::<200>().unwrap();
-                    bytes[at] = byte;
-                    for from in [0, 1, 17] {
-                        let expected = super::super::chars::find(&bytes, from, super::super::TEXT_BREAK);
-                        let finish = |at| super::super::chars::find(&bytes, at, super::super::TEXT_BREAK);
-                        assert_eq!(super::super::find_text_break(&bytes, from), expected);
-                        assert_eq!(finish(sse2(&bytes, from)), expected);
-                        if is_x86_feature_detected!("avx2") {
-                            // SAFETY: asked for in the line above.
-                            assert_eq!(finish(unsafe { avx2(&bytes, from) }), expected);
-                        }
-                    }
+            for _ in 0..4 {
+                let Some(block) = load(bytes, from) else {
+                    return last_text(bytes, from);
+                };
+                match halves(block)[0] {
+                    0 => from += 32,
+                    breaks => return from + breaks.trailing_zeros() as usize,
                 }
             }
         }
+    }
+
+    /// Not zero where text may end, which base64 never does: at `&`, `<` and `>`, at white space and control characters,
+    /// and beyond ASCII. Half the work of being sure.
+    #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt")]
+    #[inline]
+    fn perhaps(block: __m256i) -> __m256i {
+        // By the low half of a byte, what it would have to be. Zero has its own half, and is no markup.
+        const MARKUP: [u8; 16] = [1, 0, 0, 0, 0, 0, b'&', 0, 0, 0, 0, 0, b'<', 0, b'>', 0];
+        let markup = _mm256_cmpeq_epi8(_mm256_shuffle_epi8(table(&MARKUP), block), block);
+        // As signed numbers, all beyond ASCII are less than a space too.
+        let below = _mm256_cmpgt_epi8(_mm256_set1_epi8(b' '.cast_signed()), block);
+        _mm256_or_si256(markup, below)
+    }
+
+    /// Which of the 32 bytes at `x` and at `y` are not the same, a bit each.
+    #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt")]
+    #[inline]
+    fn differences(bytes: &[u8], x: usize, y: usize) -> Option<u32> {
+        Some(!mask(_mm256_cmpeq_epi8(load(bytes, x)?, load(bytes, y)?)))
     }
 }
 
@@ -323,36 +481,64 @@ mod x86 {
 mod tests {
     use super::*;
 
+    /// What a search says, asked from each of these places on.
+    struct Questions<'a>(&'a [usize]);
+
+    impl Task for Questions<'_> {
+        type Output = Vec<(usize, usize, NameShape)>;
+
+        fn run<S: Search>(self, mut search: S) -> Self::Output {
+            let mut ask = |&from: &usize| (search.text_break(from), search.value_break(from), search.name(from));
+            self.0.iter().map(&mut ask).collect()
+        }
+    }
+
+    fn compare(bytes: &[u8], places: &[usize]) {
+        let expected = Questions(places).run(Scalar(bytes));
+        assert_eq!(run(bytes, Questions(places)), expected, "{bytes:?}");
+    }
+
     #[test]
-    fn equal_bytes_are_told_from_others() {
-        for length in 0..40 {
-            let mut bytes = [b'x'; 90];
-            assert!(same_within(&bytes, 3, 45, length), "{length}");
-            assert_eq!(same_within(&bytes, 89, 3, length), length < 2, "{length}");
-            for at in 0..length {
-                bytes[45 + at] = b'y';
-                assert!(!same_within(&bytes, 3, 45, length) && !same(&bytes[3..3 + length], &bytes[45..45 + length]));
-                bytes[45 + at] = b'x';
+    fn the_best_search_finds_what_the_scalar_twin_finds() {
+        for byte in 0..=255 {
+            for at in (0..70).chain([100, 127, 128, 140, 199]) {
+                let mut bytes = *b"\t\n x9_-.:~\x7f\x80\xff ".repeat(15).first_chunk::<200>().unwrap();
+                bytes[at] = byte;
+                // Backwards too: no place depends on the one asked before.
+                compare(&bytes, &[0, 1, 17, 40, 64, 70, 130, 180, 3, 127, 0, 199, 200]);
+                compare(&bytes, &[200]);
+                for colon in [0, 1, 3, 30, 31, 32, 45, 63, 64, 65, 90] {
+                    let mut bytes = [b'a'; 130];
+                    bytes[colon] = b':';
+                    bytes[at % 130] = byte;
+                    compare(&bytes, &[0, 3, 50, 66, 2]);
+                    compare(&bytes[..70], &[25, 1, 69]);
+                }
             }
         }
     }
 
+    /// The same bytes at two places, but for one.
+    struct Same(usize);
+
+    impl Task for Same {
+        type Output = bool;
+
+        fn run<S: Search>(self, search: S) -> bool {
+            search.same(3, 45, self.0)
+        }
+    }
+
     #[test]
-    fn names_and_values_are_found_as_the_scalar_twins_find_them() {
-        for byte in 0..=255 {
-            for at in 0..40 {
-                for colon in [3, 14, 15, 16, 33, 39] {
-                    let mut bytes = [b'a'; 40];
-                    bytes[at] = byte;
-                    bytes[colon] = b':';
-                    let start = NameShape {
-                        end: 0,
-                        colon: None,
-                        odd: false,
-                    };
-                    assert_eq!(name(&bytes, 0), scalar_name(&bytes, start), "{byte} at {at}");
-                    assert_eq!(find_value_break(&bytes, 1), chars::find(&bytes, 1, VALUE_BREAK));
-                }
+    fn equal_bytes_are_told_from_others() {
+        for length in 0..40 {
+            let mut bytes = [b'x'; 90];
+            assert!(run(&bytes, Same(length)), "{length}");
+            assert!(run(&bytes[..45 + length], Same(length)), "{length}");
+            for at in 0..length {
+                bytes[45 + at] = b'y';
+                assert!(!run(&bytes, Same(length)), "{at} of {length}");
+                bytes[45 + at] = b'x';
             }
         }
     }

@@ -2,10 +2,11 @@
 
 use crate::error::{Fault, Inside, Label, Reason};
 
-use super::chars::{self, NAME, NAME_START, SPACE};
+use super::chars::{self, NAME, SPACE};
 use super::core::{Core, Open, State, Step};
-use super::event::{EndTag, Handler, RawAttribute, Span, StartTag, Window};
-use super::{simd, value};
+use super::event::{EndTag, Handler, RawAttribute, Span, StartTag, Text, Window};
+use super::simd::{NameShape, Search};
+use super::value;
 
 /// How a start tag went on after its name.
 enum Rest {
@@ -21,18 +22,20 @@ enum Rest {
 impl Core {
     /// The start tag at the `<` at `at`.
     #[inline(always)]
-    pub(super) fn start_tag<H: Handler>(
+    pub(super) fn start_tag<S: Search, H: Handler>(
         &mut self,
+        s: &mut S,
         w: &Window<'_>,
         at: usize,
         last: bool,
         h: &mut H,
     ) -> Result<Step, Fault> {
         let b = w.bytes;
-        let Some(name) = self.name(b, at + 1)? else {
+        let Some(name) = self.name(s, b, at + 1)? else {
             return self.short_tag(at, last, b.len());
         };
-        if self.state != State::Content && self.root_seen {
+        let is_root = self.open.is_empty();
+        if is_root && self.root_seen {
             return Err(Fault::new(at, Reason::SecondRoot));
         }
         let mut rest = Rest::Complete {
@@ -44,7 +47,7 @@ impl Core {
         self.declarations.clear();
         self.order.clear();
         if b[name.end] != b'>' {
-            rest = self.attributes(b, at, name.end)?;
+            rest = self.attributes(s, b, at, name.end)?;
         }
         let Rest::Complete { end, empty, tidy } = rest else {
             return self.short_tag(at, last, b.len());
@@ -60,7 +63,7 @@ impl Core {
             [one] if one.name.local == one.name.start && b[one.name.start] != b'x' => self.order.push(0),
             _ => canonical &= self.namespaces_and_order(b)?,
         }
-        let ns = self.element_namespace(b, &name)?;
+        let ns = self.element_namespace(b, name)?;
         if self.open.len() >= self.limits.depth as usize {
             return Err(Fault::new(
                 at,
@@ -70,19 +73,28 @@ impl Core {
                 },
             ));
         }
-        self.open.push(Open {
-            name: name.start,
-            length: name.end - name.start,
-            declared: self.declarations.len(),
-        });
-        let depth = self.depth();
-        let passes = canonical && !empty && h.lets_start_pass(ns, depth, self.attributes.len());
-        if !passes {
-            self.describe(w, &name, ns, at..end, empty, canonical, h)?;
+        let depth = self.depth() + 1;
+        let length = name.end - name.start;
+        if canonical && !empty && h.lets_start_pass(ns, depth, self.attributes.len()) {
+            if let Some(text) = self.text_alone(s, b, name, end)
+                && h.lets_end_pass(depth)
+            {
+                if text > end {
+                    h.text(w, &Text::plain(b, end..text))?;
+                }
+                self.elements += 1;
+                return Ok(Step::To(text + length + 3));
+            }
+            self.open(name);
+        } else {
+            self.open(name);
+            self.describe(w, name, ns, at..end, empty, canonical, h)?;
         }
         self.elements += 1;
-        self.root_seen = true;
-        self.state = State::Content;
+        if is_root {
+            self.root_seen = true;
+            self.state = State::Content;
+        }
         if empty {
             let qualified = &b[name.start..name.end];
             h.end_tag(
@@ -101,13 +113,38 @@ impl Core {
         Ok(Step::To(end))
     }
 
+    /// Most elements hold plain text or nothing, and then end: where the text that begins at `from` ends, if that is so
+    /// of the element with this name. It need not be put among the open ones then.
+    #[inline(always)]
+    fn text_alone<S: Search>(&self, s: &mut S, b: &[u8], name: Span, from: usize) -> Option<usize> {
+        if self.open.is_empty() || !self.declarations.is_empty() {
+            return None;
+        }
+        let text = s.text_break(from);
+        let length = name.end - name.start;
+        let ends = matches!(b.get(text..), Some([b'<', b'/', ..]))
+            && s.same(text + 2, name.start, length)
+            && b.get(text + 2 + length) == Some(&b'>');
+        ends.then_some(text)
+    }
+
+    /// Puts the element of the start tag at hand among the open ones.
+    #[inline(always)]
+    fn open(&mut self, name: Span) {
+        self.open.push(Open {
+            name: name.start,
+            length: name.end - name.start,
+            declared: self.declarations.len(),
+        });
+    }
+
     /// Tells the handler of the start tag at hand.
     #[inline]
     #[allow(clippy::too_many_arguments, reason = "the parts of one tag")]
     fn describe<H: Handler>(
         &self,
         w: &Window<'_>,
-        name: &Span,
+        name: Span,
         ns: crate::scope::Ns,
         range: std::ops::Range<usize>,
         empty: bool,
@@ -135,8 +172,9 @@ impl Core {
 
     /// The end tag at the `<` at `at`.
     #[inline(always)]
-    pub(super) fn end_tag<H: Handler>(
+    pub(super) fn end_tag<S: Search, H: Handler>(
         &mut self,
+        s: &mut S,
         w: &Window<'_>,
         at: usize,
         last: bool,
@@ -151,7 +189,7 @@ impl Core {
         let matches = if kept {
             b[at + 2..].starts_with(&self.names[name..name + length])
         } else {
-            simd::same_within(b, at + 2, name, length)
+            s.same(at + 2, name, length)
         };
         if !matches || b.get(end) != Some(&b'>') {
             if !matches || b.get(end).is_some_and(|&byte| chars::is(byte, NAME)) {
@@ -234,9 +272,8 @@ impl Core {
 
     /// The qualified name at `start`; `None` where it may go on beyond the window.
     #[inline(always)]
-    fn name(&self, b: &[u8], start: usize) -> Result<Option<Span>, Fault> {
-        let simd::NameShape { end, colon, odd } = simd::name(b, start);
-        let local = colon.map_or(start, |colon| colon + 1);
+    fn name<S: Search>(&self, s: &mut S, b: &[u8], start: usize) -> Result<Option<Span>, Fault> {
+        let NameShape { end, local, odd } = s.name(start);
         if end - start > self.limits.name as usize {
             return Err(Fault::new(
                 start,
@@ -249,40 +286,39 @@ impl Core {
         if end == b.len() {
             return Ok(None);
         }
-        let starts = |at: usize| chars::is(b[at], NAME_START) && b[at] != b':';
-        if odd || local == end || !starts(start) || !starts(local) {
+        if odd {
             return checked_name(b, start, end).map(Some);
         }
         Ok(Some(Span { start, local, end }))
     }
 
     #[inline(always)]
-    fn element_namespace(&mut self, b: &[u8], name: &Span) -> Result<crate::scope::Ns, Fault> {
+    fn element_namespace(&mut self, b: &[u8], name: Span) -> Result<crate::scope::Ns, Fault> {
         if name.local == name.start {
             return Ok(self.scope.default_namespace());
         }
-        let prefix = &b[name.start..name.local - 1];
-        let undeclared = || {
-            Fault::new(
-                name.start,
-                Reason::PrefixUndeclared {
-                    prefix: Label::new(prefix),
-                },
-            )
-        };
         // XML Namespaces, section 3: elements must not have the prefix xmlns. It is never declared.
-        self.scope
-            .resolve_at(b, name.start, prefix.len())
-            .ok_or_else(undeclared)
+        let length = name.local - 1 - name.start;
+        match self.scope.resolve_at(b, name.start, length) {
+            Some(ns) => Ok(ns),
+            None => Err(undeclared(b, name)),
+        }
     }
 
     /// Everything from the end of the element's name to `>`.
-    fn attributes(&mut self, b: &[u8], tag: usize, mut at: usize) -> Result<Rest, Fault> {
+    #[inline(always)]
+    fn attributes<S: Search>(&mut self, s: &mut S, b: &[u8], tag: usize, mut at: usize) -> Result<Rest, Fault> {
         let mut tidy = true;
         self.scratch.clear();
         loop {
             let space = at;
-            at = chars::skip(b, at, SPACE);
+            // Nearly always one space.
+            if b.get(at) == Some(&b' ') {
+                at += 1;
+            }
+            if b.get(at).is_some_and(|&byte| chars::is(byte, SPACE)) {
+                at = chars::skip(b, at, SPACE);
+            }
             match b.get(at) {
                 None => return Ok(Rest::Short),
                 Some(b'>') => {
@@ -326,10 +362,10 @@ impl Core {
                     },
                 ));
             }
-            let Some(name) = self.name(b, at)? else {
+            let Some(name) = self.name(s, b, at)? else {
                 return Ok(Rest::Short);
             };
-            let Some((value, end)) = value::parse(b, &name, &self.limits, &mut self.scratch)? else {
+            let Some((value, end)) = value::parse(s, b, name, &self.limits, &mut self.scratch)? else {
                 return Ok(Rest::Short);
             };
             tidy &= value.tidy;
@@ -338,10 +374,18 @@ impl Core {
                 ns: crate::scope::Ns::NONE,
                 value: value.range,
                 stored: value.stored,
+                plain: value.plain,
             });
             at = end;
         }
     }
+}
+
+/// The prefix of this name is not declared.
+#[cold]
+pub(super) fn undeclared(b: &[u8], name: Span) -> Fault {
+    let prefix = Label::new(&b[name.start..name.local - 1]);
+    Fault::new(name.start, Reason::PrefixUndeclared { prefix })
 }
 
 /// Checks each character of the name `start..end`, and its colon: a QName (Namespaces in XML 1.0, production \[7\]).

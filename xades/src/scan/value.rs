@@ -9,47 +9,46 @@ use super::chars::{self, SPACE};
 use super::data::allowed;
 use super::event::Span;
 use super::reference::{self, Reference};
-use super::simd;
+use super::simd::{Scalar, Search};
 
 /// A value that was read.
 pub(super) struct Value {
     /// In the window, or in the scratch buffer where `stored`.
     pub(super) range: Range<usize>,
     pub(super) stored: bool,
+    /// Nothing in it is escaped in canonical XML.
+    pub(super) plain: bool,
     /// `="` directly behind the name, and nothing that canonical XML writes differently.
     pub(super) tidy: bool,
 }
 
 /// Reads `="…"` behind a name, and says where it ends. `None` where it goes on beyond the window.
 #[inline(always)]
-pub(super) fn parse(
+pub(super) fn parse<S: Search>(
+    s: &mut S,
     b: &[u8],
-    name: &Span,
+    name: Span,
     limits: &Limits,
     scratch: &mut Vec<u8>,
 ) -> Result<Option<(Value, usize)>, Fault> {
-    let label = || Label::new(&b[name.start..name.end]);
-    let equals = chars::skip(b, name.end, SPACE);
-    match b.get(equals) {
-        None => return Ok(None),
-        Some(b'=') => {}
-        Some(_) => return Err(Fault::new(equals, Reason::AttributeValue { name: label() })),
-    }
-    let open = chars::skip(b, equals + 1, SPACE);
-    let quote = match b.get(open) {
-        None => return Ok(None),
-        Some(&quote @ (b'"' | b'\'')) => quote,
-        Some(_) => return Err(Fault::new(open, Reason::AttributeValue { name: label() })),
+    let open = match b.get(name.end..) {
+        Some([b'=', b'"', ..]) => name.end + 1,
+        _ => match opening(b, name)? {
+            None => return Ok(None),
+            Some(open) => open,
+        },
     };
+    let quote = b[open];
     let tidy = quote == b'"' && open == name.end + 1;
     let begin = open + 1;
-    let end = simd::find_value_break(b, begin);
+    let end = s.value_break(begin);
     let too_long = |end: usize| end - begin > limits.attribute_value as usize;
     if b.get(end) == Some(&quote) && !too_long(end) {
         return Ok(Some((
             Value {
                 range: begin..end,
                 stored: false,
+                plain: true,
                 tidy,
             },
             end + 1,
@@ -63,11 +62,30 @@ pub(super) fn parse(
     })
 }
 
+/// Where the quotation mark stands that opens the value of the attribute with this name, white space around `=` or not.
+/// `None` where it stands beyond the window.
+#[cold]
+fn opening(b: &[u8], name: Span) -> Result<Option<usize>, Fault> {
+    let label = || Label::new(&b[name.start..name.end]);
+    let equals = chars::skip(b, name.end, SPACE);
+    match b.get(equals) {
+        None => return Ok(None),
+        Some(b'=') => {}
+        Some(_) => return Err(Fault::new(equals, Reason::AttributeValue { name: label() })),
+    }
+    let open = chars::skip(b, equals + 1, SPACE);
+    match b.get(open) {
+        None => Ok(None),
+        Some(b'"' | b'\'') => Ok(Some(open)),
+        Some(_) => Err(Fault::new(open, Reason::AttributeValue { name: label() })),
+    }
+}
+
 /// The slow way: a value with references, white space or quotes in it, from its first such byte on.
 #[cold]
 fn rewrite(
     b: &[u8],
-    name: &Span,
+    name: Span,
     begin: usize,
     mut at: usize,
     quote: u8,
@@ -123,12 +141,13 @@ fn rewrite(
             }
             _ => at = allowed(b, at)?,
         }
-        at = simd::find_value_break(b, at);
+        at = Scalar(b).value_break(at);
     }
     let value = if copied == begin {
         Value {
             range: begin..at,
             stored: false,
+            plain: false,
             tidy,
         }
     } else {
@@ -136,6 +155,7 @@ fn rewrite(
         Value {
             range: stored..scratch.len(),
             stored: true,
+            plain: false,
             tidy,
         }
     };
