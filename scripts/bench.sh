@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# The benchmarks. First the document engine by itself (criterion: ratios, which hardly move with the machine), then the
-# whole service through mutual TLS, each row beside the raw C_Sign rate of the same token measured in the same run.
+# The benchmarks. First the document engine by itself (criterion, ratios within one run, and instruction counts, which do
+# not move with the machine), then the whole service through mutual TLS, each row beside the raw C_Sign rate of the same
+# token measured in the same run.
 #
 # environment: DURATION  of each row (10s)
 #              ENGINE=0  leaves the engine out
@@ -55,6 +56,7 @@ cargo_step "the build" build --release --locked --bins
 if [ "${ENGINE:-1}" != 0 ]; then
   say "The engine (criterion)"
   cargo_step "the benchmark of the engine" bench --locked --package muhurdar-xades
+  run scripts/instructions.sh || exit
 fi
 
 rm -rf "$bench"

@@ -2,7 +2,7 @@
 
 use muhurdar_xades::{
     DigestAlgorithm, Policy,
-    policy::{CanonicalizationMethod, ReferenceOrder},
+    policy::{CanonicalizationMethod, ReferenceOrder, SealPlace},
 };
 use serde::Deserialize;
 
@@ -16,6 +16,8 @@ pub struct Form {
     pub reference_order: Option<Order>,
     /// Children of `ds:KeyInfo`, in their order.
     pub key_info: Option<Vec<String>>,
+    /// Which extension of a UBL document holds the seal.
+    pub place: Option<Place>,
     /// `xades:ClaimedRole` on UBL documents; empty: none.
     pub claimed_role: Option<String>,
     /// `+03:00`, `Z`, or an IANA name.
@@ -48,6 +50,16 @@ pub enum Order {
     DocumentFirst,
     /// SignedProperties first.
     PropertiesFirst,
+}
+
+/// The places in a UBL document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Place {
+    /// The first extension that is free, or one of the seal's own.
+    FreeExtension,
+    /// One of its own behind all others.
+    OwnExtension,
 }
 
 /// The digests of RSA seals.
@@ -91,6 +103,12 @@ impl Form {
         }
         if let Some(children) = &self.key_info {
             policy.key_info = children.join(",").parse().map_err(|e| format!("key_info: {e}"))?;
+        }
+        if let Some(place) = self.place {
+            policy.place = match place {
+                Place::FreeExtension => SealPlace::FreeExtension,
+                Place::OwnExtension => SealPlace::OwnExtension,
+            };
         }
         if let Some(role) = &self.claimed_role {
             policy.claimed_role = Some(role.clone()).filter(|r| !r.is_empty());
