@@ -90,6 +90,44 @@ fn the_commented_example_is_a_configuration_and_names_every_key() {
 }
 
 #[test]
+fn the_configuration_for_kubernetes_fits_the_pod_that_it_is_mounted_in() {
+    let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/kubernetes"));
+    let config = Config::load(&folder.join("muhurdar.toml")).unwrap();
+    let pod = std::fs::read_to_string(folder.join("statefulset.yaml")).unwrap();
+    let values = |key: &str| {
+        let values = pod.lines().filter_map(|line| line.trim_start().strip_prefix(key));
+        values.map(str::to_owned).collect::<Vec<_>>()
+    };
+
+    let (server, tls) = (&config.server, &config.server.tls);
+    let mut needed = vec![&tls.certificate, &tls.key, &tls.client_ca];
+    needed.extend(server.state_dir.iter().chain(&server.spool_dir));
+    needed.extend(config.tokens.iter().filter_map(|t| t.pin_file.as_ref()));
+    assert_eq!(
+        needed.len(),
+        5 + config.tokens.len(),
+        "the root file system is read-only"
+    );
+    let mounts = values("mountPath: ");
+    for path in needed {
+        assert!(
+            mounts.iter().any(|m| path.starts_with(m)),
+            "{path:?} is in none of {mounts:?}"
+        );
+    }
+
+    let ports = [server.listen, server.admin_listen].map(|a| a.port().to_string());
+    assert_eq!(values("containerPort: "), ports);
+    assert!(server.admin_listen.ip().is_unspecified(), "probes come from the node");
+
+    let grace: u64 = values("terminationGracePeriodSeconds: ")[0].parse().unwrap();
+    assert!(
+        server.drain_timeout + Duration::from_secs(6) < Duration::from_secs(grace),
+        "killed in its drain"
+    );
+}
+
+#[test]
 fn a_form_that_cannot_be_followed_is_refused_at_start() {
     for (text, word) in [
         ("[sealing.form]\nsigning_time_zone = \"Ankara\"", "signing_time_zone"),
