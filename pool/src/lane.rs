@@ -24,7 +24,7 @@ use crate::ladder::{self, Rung};
 use crate::module::lock;
 use crate::queue::passed;
 use crate::shared::Shared;
-use crate::slot::Slot;
+use crate::slot::{Slot, Standing};
 use crate::table::{Entry, Handles};
 
 pub(crate) type LanePool = deadpool::managed::Pool<LaneManager>;
@@ -292,6 +292,7 @@ impl Thread {
         };
         held.current = Some(job);
         self.cell.called.store(self.shared.clock.now(), Ordering::Release);
+        let since = self.slot.standing(self.cell.epoch);
         drop(held);
 
         let made = session.sign(&call);
@@ -306,7 +307,7 @@ impl Thread {
         let wall = now.elapsed();
         let made = match made {
             Ok(made) => made,
-            Err(error) => return Some(self.failed(job, error, *proven)),
+            Err(error) => return Some(self.failed(job, error, since, *proven)),
         };
         self.slot.counters.signed(self.shared.clock.now(), wall, made.cpu);
         let checked = if self.shared.check_signatures {
@@ -321,8 +322,7 @@ impl Thread {
                 function: "C_Sign",
                 code: ck::CKR_SIGNATURE_INVALID as u64,
             };
-            self.shared
-                .slot_failed(&self.slot, self.cell.epoch, Rung::Session, error);
+            self.shared.slot_failed(&self.slot, since, Rung::Session, error);
             self.shared.retry(
                 &self.slot,
                 job,
@@ -384,11 +384,11 @@ impl Thread {
     }
 
     /// Climbs the ladder with an error.
-    fn failed(&self, job: Job, error: CkrError, proven: bool) -> Outcome {
+    fn failed(&self, job: Job, error: CkrError, since: Standing, proven: bool) -> Outcome {
         let rung = ladder::classify(&error, &self.slot.config.module_fault_codes);
         self.slot.note(&error);
         tracing::warn!(token = %self.slot.name, %error, ?rung, "signing failed");
-        self.shared.slot_failed(&self.slot, self.cell.epoch, rung, error);
+        self.shared.slot_failed(&self.slot, since, rung, error);
         let why = SignError::Token {
             token: self.slot.name.to_string(),
             error,

@@ -17,7 +17,7 @@ use crate::ladder::{Rung, SlotState};
 use crate::lane::{self, Lease};
 use crate::module::lock;
 use crate::queue::TokenMask;
-use crate::slot::{Clock, Slot};
+use crate::slot::{Clock, Slot, Standing};
 use crate::supervisor::Event;
 use crate::table::{Entry, Table};
 
@@ -289,7 +289,7 @@ impl Shared {
                 };
             }
         };
-        let epoch = slot.epoch();
+        let since = slot.standing(slot.epoch());
         if error.code == cryptoki_sys::CKR_SESSION_COUNT as u64 && slot.lanes().status().size > 0 {
             // The token allows fewer than it says: live with what it gave, and say so.
             let given = slot.lanes().status().size;
@@ -304,19 +304,26 @@ impl Shared {
         slot.note(&error);
         let rung = crate::ladder::classify(&error, &slot.config.module_fault_codes);
         // That no session can be opened is never the session's fault.
-        self.slot_failed(slot, epoch, rung.max(Rung::Slot), error);
+        self.slot_failed(slot, since, rung.max(Rung::Slot), error);
         error
     }
 
     /// Tells the supervisor of a failure; from the login rung on, the gate closes at once.
-    pub(crate) fn slot_failed(&self, slot: &Slot, epoch: u64, rung: Rung, error: CkrError) {
-        if rung >= Rung::Login && slot.epoch() == epoch {
-            lock(&self.dispatch).lanes[slot.index].gate = false;
+    pub(crate) fn slot_failed(&self, slot: &Slot, since: Standing, rung: Rung, error: CkrError) {
+        {
+            // Asked under the lock that opens the gate: a failure that is already mended must not close it behind the supervisor.
+            let mut dispatch = lock(&self.dispatch);
+            if !slot.concerns(since, rung) {
+                return;
+            }
+            if rung >= Rung::Login {
+                dispatch.lanes[slot.index].gate = false;
+            }
         }
         // The supervisor lives as long as the pool; at its end nobody needs to know.
         let _ = self.supervisors[slot.index].send(Event::Failed {
             slot: slot.index,
-            epoch,
+            since,
             rung,
             error,
         });
@@ -419,7 +426,7 @@ impl Shared {
                 function: "C_Sign",
                 code: cryptoki_sys::CKR_FUNCTION_CANCELED as u64,
             };
-            self.slot_failed(slot, slot.epoch(), Rung::Module, error);
+            self.slot_failed(slot, slot.standing(slot.epoch()), Rung::Module, error);
         }
     }
 }

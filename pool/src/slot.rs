@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::ckr::CkrError;
 use crate::config::TokenConfig;
 use crate::driver::{Driver, TokenFacts};
-use crate::ladder::SlotState;
+use crate::ladder::{Rung, SlotState};
 use crate::lane::{LaneCell, LanePool};
 use crate::module::lock;
 use crate::table::Handles;
@@ -25,9 +25,17 @@ pub(crate) struct Slot {
     pub(crate) cells: Mutex<Vec<Weak<LaneCell>>>,
     pub(crate) opened: Mutex<Opened>,
     epoch: AtomicU64,
+    logins: AtomicU64,
     pub(crate) counters: Counters,
     /// Since when the supervisor works on this slot, in nanoseconds of the pool's clock; 0: it does not.
     pub(crate) recovering_since: AtomicU64,
+}
+
+/// How a slot stood when a call on it began. A failure says nothing of what has been mended since.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Standing {
+    epoch: u64,
+    logins: u64,
 }
 
 /// What the current epoch knows.
@@ -161,13 +169,14 @@ impl Slot {
                     reason: "not opened yet".into(),
                 },
                 state: SlotState::Open {
-                    rung: crate::ladder::Rung::Slot,
+                    rung: Rung::Slot,
                     attempts: 0,
                 },
                 last_error: None,
             }),
             config,
             epoch: AtomicU64::new(0),
+            logins: AtomicU64::new(0),
             counters: Counters::default(),
             recovering_since: AtomicU64::new(0),
         }
@@ -180,6 +189,26 @@ impl Slot {
     /// Ends the epoch: its lanes retire as they notice, its handles are void.
     pub(crate) fn end_epoch(&self) {
         self.epoch.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// The keeper has logged in: who was not logged in before may be now.
+    pub(crate) fn logged_in(&self) {
+        self.logins.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// How it stands now, for a call in `epoch`.
+    pub(crate) fn standing(&self, epoch: u64) -> Standing {
+        Standing {
+            epoch,
+            logins: self.logins.load(Ordering::Acquire),
+        }
+    }
+
+    /// Whether a failure at `rung` of a call that began at `since` is still to be mended: sixteen lanes notice a lost login, and one login is
+    /// the answer to all of them.
+    pub(crate) fn concerns(&self, since: Standing, rung: Rung) -> bool {
+        let now = self.standing(self.epoch());
+        since.epoch == now.epoch && (rung != Rung::Login || since.logins == now.logins)
     }
 
     pub(crate) fn lanes(&self) -> &LanePool {

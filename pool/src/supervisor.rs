@@ -18,14 +18,14 @@ use crate::ladder::{self, Backoff, Ladder, Order, Rung, SlotState};
 use crate::latch::{Latch, Verdict};
 use crate::module::lock;
 use crate::shared::Shared;
-use crate::slot::{Cap, Slot};
+use crate::slot::{Cap, Slot, Standing};
 
 /// What a supervisor hears.
 pub(crate) enum Event {
-    /// A lane of `epoch` failed.
+    /// A call that began at `since` failed.
     Failed {
         slot: usize,
-        epoch: u64,
+        since: Standing,
         rung: Rung,
         error: CkrError,
     },
@@ -145,13 +145,13 @@ impl Supervisor {
         match event {
             Event::Failed {
                 slot,
-                epoch,
+                since,
                 rung,
                 error,
             } => {
                 let Some(at) = self.at(slot) else { return };
                 let watched = &mut self.slots[at];
-                if watched.slot.epoch() != epoch {
+                if !watched.slot.concerns(since, rung) {
                     return;
                 }
                 let successes = watched.slot.counters.signatures.load(Ordering::Relaxed);
@@ -314,7 +314,10 @@ impl Supervisor {
         }
         let pin = slot.config.pin.read(&slot.name).map_err(Trouble::Unfit)?;
         match slot.driver.login(id, &pin) {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                slot.logged_in();
+                Ok(())
+            }
             Err(error) if ladder::latches(&error) => {
                 slot.note(&error);
                 latch.set(&error.to_string());
