@@ -107,4 +107,4 @@ export MUHURDAR_TEST_VENV=$TARGET/test-venv
 # Where `make fuzz` was run before; else it says that it does not.
 run scripts/fuzz.sh --if-built 20 || exit 1
 # The end: what cargo says last is what this says last.
-run cargo test --workspace --locked
+run cargo test --workspace --locked --no-fail-fast
