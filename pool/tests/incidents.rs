@@ -31,6 +31,10 @@ fn main() -> ExitCode {
                 a_hanging_call,
             ),
             test(
+                "a_signed_answer_never_waits_for_a_call_that_hangs",
+                a_signed_answer_never_waits,
+            ),
+            test(
                 "more_lost_lanes_than_allowed_take_the_token_out_until_they_return",
                 too_many_hang,
             ),
@@ -167,6 +171,43 @@ async fn a_hanging_call() {
         "{noticed:?}"
     );
     assert_eq!(pool.status().tokens[0].lanes.lost, 0);
+    close(pool).await;
+}
+
+async fn a_signed_answer_never_waits() {
+    let mut config = faulty("batch");
+    config.sessions = 1;
+    config.call_budget = Duration::from_secs(20);
+    let (pool, key) = open(vec![config]).await;
+    let sign = |times: u8| {
+        let mut tasks = tokio::task::JoinSet::new();
+        for at in 0..times {
+            let (pool, id, hash) = (Arc::clone(&pool), key.id, key.kind.default_hash());
+            tasks.spawn(async move { pool.sign(id, SignInput::message(hash, vec![at]), None).await.map(drop) });
+        }
+        tasks
+    };
+    // The lane learns how quick the token is: only then does it take several jobs at once.
+    for done in sign(40).join_all().await {
+        done.unwrap();
+    }
+    let before = pool.status().signatures;
+    // Within the second or third batch, whatever the first was.
+    command("rule C_Sign @8 hang");
+    let mut tasks = sign(16);
+    for _ in 0..7 {
+        let answered = tokio::time::timeout(Duration::from_secs(5), tasks.join_next()).await;
+        answered
+            .expect("it is signed, and the eighth hangs")
+            .unwrap()
+            .unwrap()
+            .unwrap();
+    }
+    assert_eq!(pool.status().signatures - before, 7);
+    command("release");
+    for done in tasks.join_all().await {
+        done.unwrap();
+    }
     close(pool).await;
 }
 

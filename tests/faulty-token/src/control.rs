@@ -5,8 +5,9 @@
 //! stall MS                                no C_Sign is answered for so long from now on
 //! engines N                               so many at once (0: no limit)
 //! canned on|off                           sign once per key and repeat that: no CPU
-//! rule FUNCTION TIMES|always|PROBABILITY DEED [CODE] [LABEL]
-//!                                         DEED: answer CODE, stick CODE, hang, flip, crash; a decimal point makes a probability
+//! rule FUNCTION TIMES|@N|always|PROBABILITY DEED [CODE] [LABEL]
+//!                                         DEED: answer CODE, stick CODE, hang, flip, crash; @N: at the Nth call from now, once;
+//!                                         a decimal point makes a probability
 //! release                                 calls that hang go on
 //! kill-sessions [LABEL]                   the HSM forgets its sessions
 //! forget-login [LABEL]                    and its logins
@@ -117,7 +118,10 @@ fn apply(state: &mut State, words: &[&str]) -> Result<String, String> {
                 when if when.contains('.') => {
                     When::Chance(when.parse().map_err(|_| format!("{when:?} is no probability"))?)
                 }
-                when => When::Times(number(when)?),
+                when => match when.strip_prefix('@') {
+                    Some(nth) => When::At(number(nth)?),
+                    None => When::Times(number(when)?),
+                },
             };
             let (deed, rest) = match (*deed, rest) {
                 ("answer", [code, rest @ ..]) => (Deed::Answer(number(code)?), rest),
