@@ -43,6 +43,7 @@ pub struct Builder {
     edits: Vec<(String, String)>,
     clients: Vec<(String, String)>,
     hsm: Option<(usize, Duration)>,
+    twins: bool,
 }
 
 impl Builder {
@@ -82,6 +83,14 @@ impl Builder {
         self
     }
 
+    /// The same keys on a second token, each token in a process of its own, as two HSMs that mirror each other.
+    /// [`Appliance::twin`] commands the second one. Wants [`Builder::hsm`].
+    #[must_use]
+    pub fn twins(mut self) -> Self {
+        self.twins = true;
+        self
+    }
+
     /// Prepares the folder, and makes the changes in its configuration.
     #[must_use]
     pub fn prepare(self) -> Prepared {
@@ -110,6 +119,9 @@ impl Builder {
         }
         if let Some((engines, latency)) = self.hsm {
             config = behind_a_distant_hsm(&config, &prepared.dir, engines, latency);
+        }
+        if self.twins {
+            config = with_a_twin(&config, &prepared.dir);
         }
         for (name, lines) in self.clients {
             let identity = format!("uri:urn:muhurdar:client:{name}");
@@ -242,6 +254,15 @@ impl Appliance {
             .unwrap_or_else(|e| panic!("{command:?} to the token: {e}"))
     }
 
+    /// Commands the second of its HSMs ([`Builder::twins`]), and returns what that says.
+    ///
+    /// # Panics
+    /// Where it does not obey.
+    pub fn twin(&self, command: &str) -> String {
+        muhurdar_faulty_token::send(&self.dir.join("twin.sock"), command)
+            .unwrap_or_else(|e| panic!("{command:?} to the twin: {e}"))
+    }
+
     /// Signatures that its HSM was asked for so far.
     #[must_use]
     pub fn signatures(&self) -> usize {
@@ -366,6 +387,37 @@ fn behind_a_distant_hsm(config: &str, dir: &Path, engines: usize, latency: Durat
         out.push('\n');
     }
     out
+}
+
+/// The configuration with a second token, a copy of the first one's files. Each runs in a process of its own: a library reads
+/// its environment once.
+fn with_a_twin(config: &str, dir: &Path) -> String {
+    let (first, second) = (dir.join("token"), dir.join("twin"));
+    copy(&first, &second);
+    let conf = second.join("softhsm2.conf");
+    let text = fs::read_to_string(&conf).expect("dev writes softhsm2.conf");
+    let moved = text.replace(&first.display().to_string(), &second.display().to_string());
+    fs::write(&conf, moved).expect("a copy can be written");
+    let begin = config.find("[[token]]").expect("dev writes a token");
+    let end = config[begin..].find("[[client]]").map_or(config.len(), |at| begin + at);
+    let token = config[begin..end].replace("[[token]]\n", "[[token]]\nisolation = \"process\"\n");
+    let twin = token
+        .replace("name = \"dev\"", "name = \"twin\"")
+        .replace("/token/", "/twin/")
+        .replace("token.sock", "twin.sock");
+    format!("{}{token}{twin}{}", &config[..begin], &config[end..])
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("a folder can be made");
+    for entry in fs::read_dir(from).expect("it is a folder").flatten() {
+        let (path, copied) = (entry.path(), to.join(entry.file_name()));
+        if path.is_dir() {
+            copy(&path, &copied);
+        } else {
+            fs::copy(&path, &copied).expect("a file can be copied");
+        }
+    }
 }
 
 /// The address that follows a text, once its line is whole.
