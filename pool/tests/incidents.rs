@@ -67,6 +67,11 @@ fn main() -> ExitCode {
             test("a_removed_token_fails_over_and_gets_its_share_back", a_removed_token),
             test("random_failures_lose_nothing", random_failures),
             test("a_slow_hsm_is_kept_busy_by_as_many_sessions_as_engines", a_slow_hsm),
+            // The last one: the module is known for it from then on.
+            test(
+                "a_module_without_read_only_sessions_gets_read_write_ones",
+                no_read_only_sessions,
+            ),
         ],
     );
     let _ = std::fs::remove_file(control);
@@ -281,6 +286,21 @@ async fn a_token_with_fewer_sessions() {
     found.close().await;
     command("clear");
     close(pool).await;
+}
+
+async fn no_read_only_sessions() {
+    let first = faulty("writes-starter");
+    let (starter, _) = open(vec![first]).await;
+    command("no-read-only on");
+    let pool = Pool::open(Config::new(vec![faulty("writes")])).await.unwrap();
+    let key = pool.keys()[0].clone();
+    let signed = pool
+        .sign(key.id, SignInput::message(key.kind.default_hash(), *b"x"), None)
+        .await;
+    assert!(signed.is_ok(), "{signed:?}");
+    pool.close().await;
+    command("clear");
+    close(starter).await;
 }
 
 async fn a_reaped_channel() {

@@ -5,6 +5,7 @@
 //! stall MS                                no C_Sign is answered for so long from now on
 //! engines N                               so many at once (0: no limit)
 //! canned on|off                           sign once per key and repeat that: no CPU
+//! no-read-only on|off                     C_OpenSession wants CKF_RW_SESSION
 //! rule FUNCTION TIMES|@N|always|PROBABILITY DEED [CODE] [LABEL]
 //!                                         DEED: answer CODE, stick CODE, hang, flip, crash; @N: at the Nth call from now, once;
 //!                                         a decimal point makes a probability
@@ -112,6 +113,7 @@ fn apply(state: &mut State, words: &[&str]) -> Result<String, String> {
         ["stall", ms] => state.stalled_until = Some(Instant::now() + Duration::from_millis(number(ms)?)),
         ["engines", n] => state.engines = Some(count(n)?).filter(|n| *n > 0),
         ["canned", on] => state.canned = *on == "on",
+        ["no-read-only", on] => state.no_read_only = *on == "on",
         ["rule", function, when, deed, rest @ ..] => {
             let when = match *when {
                 "always" => When::Always,

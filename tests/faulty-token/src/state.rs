@@ -78,6 +78,8 @@ pub(crate) struct State {
     pub(crate) engines_busy: usize,
     /// Signatures are made once per key and then repeated: the module costs no CPU.
     pub(crate) canned: bool,
+    /// Read-only sessions are refused, as AWS CloudHSM's library does.
+    pub(crate) no_read_only: bool,
     pub(crate) cans: HashMap<u64, Vec<u8>>,
     pub(crate) calls: BTreeMap<&'static str, u64>,
     /// Calls that hang now.
