@@ -61,10 +61,19 @@ for target in "${targets[@]}"; do
     die 1 "the fuzz target $target does not build (the compiler's messages are above)"
 done
 
-# The front end's target has it prepare an appliance.
-export MUHURDAR_BIN=${MUHURDAR_BIN:-$TARGET/debug/muhurdar}
+# The front end's target serves from a throw-away appliance.
+prepare_appliance() {
+  local muhurdar=${MUHURDAR_BIN:-$TARGET/debug/muhurdar}
+  [ -x "$muhurdar" ] || cargo_step "the build of muhurdar" build --locked --bin muhurdar
+  export MUHURDAR_FUZZ_DIR=$built/appliance
+  export SOFTHSM2_CONF=$MUHURDAR_FUZZ_DIR/token/softhsm2.conf
+  rm -rf "$MUHURDAR_FUZZ_DIR"
+  run "$muhurdar" dev --dir "$MUHURDAR_FUZZ_DIR" --listen 127.0.0.1:0 --admin-listen 127.0.0.1:0 --taxpayers 0 \
+    --taxpayer 1234567801 --prepare-only >"$built/appliance.log" 2>&1 ||
+    die 1 "the appliance for the front end could not be prepared: $(cat "$built/appliance.log")"
+}
 case " ${targets[*]} " in
-  *' front_end '*) [ -x "$MUHURDAR_BIN" ] || cargo_step "the build of muhurdar" build --locked --bin muhurdar ;;
+  *' front_end '*) prepare_appliance ;;
 esac
 
 # libFuzzer's own binary and not `cargo fuzz run`: a signal to it ends it, and nothing is left running.

@@ -22,6 +22,10 @@ fn appliance() -> &'static Appliance {
             |taxpayers: &str| format!("identity = \"uri:urn:muhurdar:client:branch-2\"\ntaxpayers = [\"{taxpayers}\"]");
         Builder::default()
             .edit(&rights("*"), &rights(EC))
+            .client(
+                "waybills",
+                &format!("taxpayers = [\"{}*\"]\ndocuments = [\"despatch-advice\"]", &RSA[..4]),
+            )
             .edit(
                 "[sealing]",
                 "[limits]\ndocument = \"1 MiB\"\nbatch_items = 8\n\n[sealing]",
@@ -300,6 +304,19 @@ async fn a_client_uses_the_calls_and_seals_it_was_given() {
         .await
         .unwrap_err();
     is(&refused(&status), Code::NotFound, "SEAL_UNKNOWN");
+}
+
+#[tokio::test]
+async fn a_client_has_only_those_documents_sealed_that_it_may() {
+    let mut waybills = Branch::of(appliance(), "waybills").connect().await;
+    let status = waybills.seal(Branch::request(RSA, invoice(RSA, ""))).await.unwrap_err();
+    let refused = refused(&status);
+    is(&refused, Code::PermissionDenied, "ACCESS");
+    assert!(status.message().contains("documents"), "{status:?}");
+    let sample = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/samples/eirsaliye.xml");
+    let waybill = std::fs::read(sample).unwrap();
+    let sealed = waybills.seal(Branch::request(RSA, waybill)).await;
+    assert!(sealed.is_ok(), "its taxpayer is one of the pattern's: {sealed:?}");
 }
 
 /// By curl: a gRPC client would give up by itself and never see the answer.

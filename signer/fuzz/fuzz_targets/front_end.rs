@@ -4,7 +4,7 @@
 //! The first byte of an input chooses the call, the rest is its message; where the call takes a stream, the byte 0xFE parts messages.
 #![no_main]
 
-use std::{path::Path, process::Command, sync::LazyLock, time::Duration};
+use std::{path::Path, sync::LazyLock, time::Duration};
 
 use bytes::{Buf as _, BufMut as _};
 use libfuzzer_sys::fuzz_target;
@@ -37,41 +37,21 @@ const PART: u8 = 0xFE;
 
 static SERVICE: LazyLock<(Runtime, Channel)> = LazyLock::new(start);
 
+/// The appliance is prepared outside: a library reads its environment once, and libFuzzer has threads before this is called.
 fn start() -> (Runtime, Channel) {
-    let binary = std::env::var("MUHURDAR_BIN").expect("MUHURDAR_BIN names the built `muhurdar` (scripts/fuzz.sh does)");
-    // Removed by nobody: the fuzzer ends by a signal or by exit(). It is a few files under the temporary folder.
-    let dir = tempfile::Builder::new()
-        .prefix("muhurdar-fuzz-")
-        .tempdir()
-        .expect("a temporary folder")
-        .keep();
-    let made = Command::new(binary)
-        .args([
-            "dev",
-            "--taxpayers",
-            "0",
-            "--taxpayer",
-            "1234567801",
-            "--listen",
-            "127.0.0.1:0",
-            "--admin-listen",
-            "127.0.0.1:0",
-            "--prepare-only",
-            "--dir",
-        ])
-        .arg(&dir)
-        .status();
-    assert!(made.is_ok_and(|status| status.success()), "muhurdar dev --prepare-only");
-    let (file, socket) = (dir.join("muhurdar.toml"), dir.join("socket"));
+    let dir =
+        std::env::var_os("MUHURDAR_FUZZ_DIR").expect("scripts/fuzz.sh prepares an appliance and names its folder");
+    let (file, socket) = (Path::new(&dir).join("muhurdar.toml"), Path::new(&dir).join("socket"));
     let text = std::fs::read_to_string(&file).expect("dev writes it");
-    let text = text.replacen("[server]\n", &format!("[server]\nunix_socket = {socket:?}\n"), 1);
-    let client = format!(
-        "\n[[client]]\nname = \"fuzz\"\nidentity = \"uid:{}\"\ntaxpayers = [\"*\"]\ncalls = [\"seal\", \"list\", \"digest\"]\n",
-        rustix::process::getuid().as_raw()
-    );
-    std::fs::write(&file, text + &client).expect("it can be written");
+    if !text.contains("name = \"fuzz\"") {
+        let text = text.replacen("[server]\n", &format!("[server]\nunix_socket = {socket:?}\n"), 1);
+        let client = format!(
+            "\n[[client]]\nname = \"fuzz\"\nidentity = \"uid:{}\"\ntaxpayers = [\"*\"]\ncalls = [\"seal\", \"list\", \"digest\"]\n",
+            rustix::process::getuid().as_raw()
+        );
+        std::fs::write(&file, text + &client).expect("it can be written");
+    }
     let config = Config::load(&file).expect("it is a configuration");
-    muhurdar::tokens::set_environment(&config).expect("there is one thread");
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

@@ -5,9 +5,12 @@ use std::{
     sync::Arc,
 };
 
+use muhurdar_xades::DocumentType;
+use wildmatch::WildMatch;
+
 use super::quota::Quota;
 use crate::{
-    config::{Call, Client, Priority},
+    config::{Call, Client, Priority, is_pattern},
     refusal::Refusal,
 };
 
@@ -18,15 +21,30 @@ pub struct Caller {
     pub name: Arc<str>,
     calls: Vec<Call>,
     taxpayers: Taxpayers,
+    documents: Option<Vec<DocumentType>>,
     priorities: Vec<Priority>,
     weight: u64,
     quota: Quota,
 }
 
-#[derive(Debug)]
-enum Taxpayers {
-    All,
-    These(HashSet<String>),
+#[derive(Debug, Default)]
+struct Taxpayers {
+    these: HashSet<String>,
+    patterns: Vec<WildMatch>,
+}
+
+impl Taxpayers {
+    fn new(named: &[String]) -> Self {
+        let (patterns, these): (Vec<_>, _) = named.iter().partition(|named| is_pattern(named));
+        Self {
+            these: these.into_iter().cloned().collect(),
+            patterns: patterns.iter().map(|pattern| WildMatch::new(pattern)).collect(),
+        }
+    }
+
+    fn include(&self, taxpayer: &str) -> bool {
+        self.these.contains(taxpayer) || self.patterns.iter().any(|pattern| pattern.matches(taxpayer))
+    }
 }
 
 impl Caller {
@@ -43,10 +61,40 @@ impl Caller {
             Call::List => "list",
             Call::Digest => "digest",
         };
-        Err(Refusal::Access(format!(
-            "client {} has no right to \"{right}\"; its `calls` in the configuration name the rights",
-            self.name
+        Err(self.denied(&format!(
+            "has no right to \"{right}\"; its `calls` in the configuration name the rights"
         )))
+    }
+
+    /// May it have such a document sealed?
+    ///
+    /// # Errors
+    /// ACCESS where not.
+    pub fn may_have_sealed(&self, document: DocumentType) -> Result<(), Refusal> {
+        if self.documents.as_ref().is_none_or(|these| these.contains(&document)) {
+            return Ok(());
+        }
+        Err(self.denied(&format!(
+            "may not have a document {} sealed; its `documents` in the configuration name those it may",
+            document.name()
+        )))
+    }
+
+    /// May it use this taxpayer's seal?
+    ///
+    /// # Errors
+    /// ACCESS where not.
+    pub fn may_seal_for(&self, taxpayer: &str) -> Result<(), Refusal> {
+        if self.may_use(taxpayer) {
+            return Ok(());
+        }
+        Err(self.denied(&format!("may not use the seal of taxpayer {taxpayer}")))
+    }
+
+    /// Who was denied what is for the audit log too.
+    fn denied(&self, what: &str) -> Refusal {
+        tracing::warn!(target: "muhurdar::audit", client = %self.name, why = what, "denied");
+        Refusal::Access(format!("client {} {what}", self.name))
     }
 
     /// May its documents be so urgent?
@@ -57,9 +105,8 @@ impl Caller {
         if self.priorities.contains(&priority) {
             return Ok(());
         }
-        Err(Refusal::Access(format!(
-            "client {} may not ask for priority \"{}\"; its `priorities` in the configuration name those it may",
-            self.name,
+        Err(self.denied(&format!(
+            "may not ask for priority \"{}\"; its `priorities` in the configuration name those it may",
             priority.name()
         )))
     }
@@ -72,13 +119,10 @@ impl Caller {
         &self.quota
     }
 
-    /// May it use this taxpayer's seal?
+    /// Whether it may use this taxpayer's seal.
     #[must_use]
     pub fn may_use(&self, taxpayer: &str) -> bool {
-        match &self.taxpayers {
-            Taxpayers::All => true,
-            Taxpayers::These(these) => these.contains(taxpayer),
-        }
+        self.taxpayers.include(taxpayer)
     }
 }
 
@@ -100,15 +144,12 @@ impl Access {
     pub fn after(before: &Self, clients: &[Client]) -> Self {
         let known: HashMap<&str, &Caller> = before.by_identity.values().map(|c| (&*c.name, &**c)).collect();
         let by_identity = clients.iter().map(|client| {
-            let taxpayers = if client.taxpayers.iter().any(|t| t == "*") {
-                Taxpayers::All
-            } else {
-                Taxpayers::These(client.taxpayers.iter().cloned().collect())
-            };
+            let documents = client.documents.as_ref();
             let caller = Caller {
                 name: client.name.as_str().into(),
                 calls: client.calls.clone(),
-                taxpayers,
+                taxpayers: Taxpayers::new(&client.taxpayers),
+                documents: documents.map(|these| these.iter().map(|this| (*this).into()).collect()),
                 priorities: client.priorities.clone(),
                 weight: u64::from(client.weight),
                 quota: Quota::new(client.quota, known.get(client.name.as_str()).map(|c| &c.quota)),
@@ -141,6 +182,7 @@ impl Access {
             .cloned()
             .ok_or_else(|| {
                 let shown = names.first().map_or("without a name", String::as_str);
+                tracing::warn!(target: "muhurdar::audit", certificate = shown, why = "no [[client]] has this name", "denied");
                 Refusal::Access(format!(
                     "the certificate {shown} belongs to no [[client]] of the configuration"
                 ))
@@ -151,12 +193,15 @@ impl Access {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Document;
 
     fn access() -> Access {
         Access::new(&[Client {
             name: "branch-1".to_owned(),
             identity: "uri:urn:muhurdar:client:branch-1".to_owned(),
-            taxpayers: vec!["1234567890".to_owned()],
+            taxpayers: vec!["1234567890".to_owned(), "22*".to_owned(), "3333333??3".to_owned()],
+            taxpayers_file: None,
+            documents: Some(vec![Document::Invoice]),
             calls: vec![Call::Seal],
             priorities: vec![Priority::Normal],
             weight: 1,
@@ -190,6 +235,10 @@ mod tests {
             .caller(Some(&["uri:urn:muhurdar:client:branch-1".to_owned()]))
             .unwrap();
         assert!(caller.may_use("1234567890") && !caller.may_use("1234567891"));
+        assert!(caller.may_use("2234567890") && caller.may_use("22345678901") && caller.may_use("3333333003"));
+        assert!(!caller.may_use("3333333004") && !caller.may_use("1223456789"));
+        assert!(caller.may_have_sealed(DocumentType::Invoice).is_ok());
+        assert!(caller.may_have_sealed(DocumentType::DespatchAdvice).is_err());
         assert!(caller.may(Call::Seal).is_ok() && caller.may(Call::List).is_err());
         assert!(caller.may_be(Priority::Normal).is_ok() && caller.may_be(Priority::Interactive).is_err());
     }

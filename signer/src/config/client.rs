@@ -1,11 +1,12 @@
 //! `[[client]]`: who may call, for whom, how urgently and how much.
 
-use std::num::NonZeroU32;
+use std::{num::NonZeroU32, path::PathBuf};
 
 use bytesize::ByteSize;
+use muhurdar_xades::DocumentType;
 use serde::Deserialize;
 
-use super::Form;
+use super::{ConfigError, Form};
 
 /// `[[client]]`: who may call, and for whom.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -15,9 +16,13 @@ pub struct Client {
     pub name: String,
     /// How it is known from its certificate: `uri:…` or `dns:…` of the subject alternative names, or `cn:…`.
     pub identity: String,
-    /// VKN or TCKN of the taxpayers whose seals it may use; `"*"` for all.
+    /// VKN or TCKN of the taxpayers whose seals it may use, or patterns of them: `*` is any digits, `?` is one.
     #[serde(default)]
     pub taxpayers: Vec<String>,
+    /// More of them, one a line; `#` begins a comment. Once the configuration is read they are in `taxpayers`.
+    pub taxpayers_file: Option<PathBuf>,
+    /// Which documents it may have sealed; all where nothing is said.
+    pub documents: Option<Vec<Document>>,
     /// What it may call.
     #[serde(default = "default_calls")]
     pub calls: Vec<Call>,
@@ -33,6 +38,25 @@ pub struct Client {
     /// How seals are written that it asks for, where its receivers want them otherwise.
     #[serde(default)]
     pub form: Form,
+}
+
+impl Client {
+    /// Adds what its file names.
+    pub(super) fn read_taxpayers(&mut self) -> Result<(), ConfigError> {
+        let Some(path) = &self.taxpayers_file else {
+            return Ok(());
+        };
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.clone(),
+            source,
+        })?;
+        let lines = text
+            .lines()
+            .map(|line| line.split('#').next().unwrap_or_default().trim());
+        self.taxpayers
+            .extend(lines.filter(|line| !line.is_empty()).map(str::to_owned));
+        Ok(())
+    }
 }
 
 /// `[client.quota]`: what is not said is not limited but by `[limits]`.
@@ -74,6 +98,46 @@ impl Priority {
             Self::Interactive => "interactive",
             Self::Normal => "normal",
             Self::Bulk => "bulk",
+        }
+    }
+}
+
+/// A kind of document, as the configuration writes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Document {
+    /// e-Fatura, e-Arşiv Fatura, e-SMM.
+    Invoice,
+    /// e-Müstahsil Makbuzu.
+    CreditNote,
+    /// e-İrsaliye.
+    DespatchAdvice,
+    /// The answer to an e-İrsaliye.
+    ReceiptAdvice,
+    /// KABUL, RED, IADE.
+    ApplicationResponse,
+    /// The e-Arşiv report.
+    EarsivReport,
+    /// Yevmiye and kebir.
+    EdefterLedger,
+    /// Their berat.
+    EdefterBerat,
+    /// HR-XML.
+    UserAccount,
+}
+
+impl From<Document> for DocumentType {
+    fn from(document: Document) -> Self {
+        match document {
+            Document::Invoice => Self::Invoice,
+            Document::CreditNote => Self::CreditNote,
+            Document::DespatchAdvice => Self::DespatchAdvice,
+            Document::ReceiptAdvice => Self::ReceiptAdvice,
+            Document::ApplicationResponse => Self::ApplicationResponse,
+            Document::EarsivReport => Self::EArsivReport,
+            Document::EdefterLedger => Self::EDefterLedger,
+            Document::EdefterBerat => Self::EDefterBerat,
+            Document::UserAccount => Self::UserAccount,
         }
     }
 }

@@ -21,7 +21,7 @@ use jiff::SignedDuration;
 use serde::Deserialize;
 
 pub use self::{
-    client::{Call, Client, Priority, Quota},
+    client::{Call, Client, Document, Priority, Quota},
     form::Form,
     token::{InitArgs, Isolation, RsaMechanism, Token},
 };
@@ -297,6 +297,9 @@ impl Config {
             source: Box::new(source),
         })?;
         config.resolve(folder);
+        for client in &mut config.clients {
+            client.read_taxpayers()?;
+        }
         config.validate().map_err(|reason| ConfigError::Invalid {
             path: path.to_owned(),
             reason,
@@ -311,7 +314,11 @@ impl Config {
             .tokens
             .iter_mut()
             .flat_map(|t| t.pin_file.iter_mut().chain([&mut t.module]));
-        let paths = paths.chain(&mut tls.crl).chain(&mut self.server.unix_socket);
+        let lists = self.clients.iter_mut().flat_map(|client| &mut client.taxpayers_file);
+        let paths = paths
+            .chain(&mut tls.crl)
+            .chain(&mut self.server.unix_socket)
+            .chain(lists);
         let folders = self
             .sealing
             .certificates
@@ -331,6 +338,12 @@ impl Config {
 #[must_use]
 pub fn is_taxpayer(text: &str) -> bool {
     matches!(text.len(), 10 | 11) && text.bytes().all(|b| b.is_ascii_digit())
+}
+
+/// Whether a text is a pattern of such numbers: digits, `*` for any of them and `?` for one.
+#[must_use]
+pub fn is_pattern(text: &str) -> bool {
+    text.contains(['*', '?']) && text.bytes().all(|b| b.is_ascii_digit() || b"*?".contains(&b))
 }
 
 fn duration<'de, D: serde::Deserializer<'de>>(input: D) -> Result<Duration, D::Error> {

@@ -148,3 +148,26 @@ fn a_form_that_cannot_be_followed_is_refused_at_start() {
         .is_ok()
     );
 }
+
+#[test]
+fn a_clients_taxpayers_may_be_patterns_and_in_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(
+        folder.path().join("list"),
+        "# the branch's own\n1234567890\n\n12345678901 # a person\n22*\n",
+    )
+    .unwrap();
+    let client =
+        "\n[[client]]\nname = \"c\"\nidentity = \"cn:c\"\ntaxpayers = [\"3?????????\"]\ntaxpayers_file = \"list\"\n";
+    let read = |text: &str| Config::parse(text, Path::new("muhurdar.toml"), folder.path());
+    let config = read(&format!("{SMALL}{client}")).unwrap();
+    assert_eq!(
+        config.clients[0].taxpayers,
+        ["3?????????", "1234567890", "12345678901", "22*"]
+    );
+    let missing = read(&format!("{SMALL}{}", client.replace("\"list\"", "\"lost\""))).unwrap_err();
+    assert!(missing.to_string().contains("lost"), "{missing}");
+    std::fs::write(folder.path().join("list"), "12345x\n").unwrap();
+    let bad = read(&format!("{SMALL}{client}")).unwrap_err().to_string();
+    assert!(bad.contains("12345x"), "{bad}");
+}

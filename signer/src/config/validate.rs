@@ -2,7 +2,7 @@
 
 use muhurdar_xades::Policy;
 
-use super::{Client, Config, Limits, Token, is_taxpayer};
+use super::{Client, Config, Limits, Token, is_pattern, is_taxpayer};
 
 impl Config {
     pub(super) fn validate(&self) -> Result<(), String> {
@@ -82,10 +82,10 @@ impl Client {
                 self.name
             ));
         }
-        let bad = self.taxpayers.iter().find(|t| *t != "*" && !is_taxpayer(t));
+        let bad = self.taxpayers.iter().find(|t| !is_pattern(t) && !is_taxpayer(t));
         bad.map_or(Ok(()), |t| {
             Err(format!(
-                "client \"{}\": \"{t}\" is no VKN (10 digits) or TCKN (11)",
+                "client \"{}\": \"{t}\" is no VKN (10 digits) or TCKN (11), nor a pattern of digits, * and ?",
                 self.name
             ))
         })

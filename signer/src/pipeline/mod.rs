@@ -135,6 +135,7 @@ impl Pipeline {
         let prepared = self
             .digest(document.clone(), &seal, policy, limits, expect, now)
             .await?;
+        caller.may_have_sealed(prepared.document_type())?;
         right_taxpayer(&prepared, &request.taxpayer, rules.unnamed_sealer)?;
         let described = Described::of(&prepared);
         let (token, element) = self.sign(prepared, &seal, &admitted).await?;
@@ -179,12 +180,7 @@ impl Pipeline {
                 problem,
             });
         }
-        if !caller.may_use(taxpayer) {
-            return Err(Refusal::Access(format!(
-                "client {} may not use the seal of taxpayer {taxpayer}",
-                caller.name
-            )));
-        }
+        caller.may_seal_for(taxpayer)?;
         let seals = self.seals.load();
         seals
             .get(taxpayer)

@@ -91,7 +91,8 @@ impl Reloader {
     fn files(&self) -> Vec<PathBuf> {
         let tls = &self.config.server.tls;
         let tls = [&tls.certificate, &tls.key, &tls.client_ca].into_iter().chain(&tls.crl);
-        let named = [&self.path].into_iter().chain(tls).cloned();
+        let lists = self.config.clients.iter().flat_map(|client| &client.taxpayers_file);
+        let named = [&self.path].into_iter().chain(tls).chain(lists).cloned();
         // The folder changes with its entries' names, an entry with its content.
         let folder = self.config.sealing.certificates.iter().flat_map(|folder| {
             let entries = std::fs::read_dir(folder).into_iter().flatten();

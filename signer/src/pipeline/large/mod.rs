@@ -198,6 +198,7 @@ impl Pipeline {
         // Where the reader has given up, it says why itself.
         drop(pieces.send(Piece::End).await);
         let (prepared, spooled) = reading.await.unwrap_or(Err(Refusal::Internal))?;
+        caller.may_have_sealed(prepared.document_type())?;
         right_taxpayer(&prepared, &request.taxpayer, rules.unnamed_sealer)?;
         let described = Described::of(&prepared);
         let mut admitted = self.door.turn(caller, visit, request.priority, deadline).await?;
