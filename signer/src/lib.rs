@@ -13,6 +13,7 @@ pub mod compute;
 pub mod config;
 pub mod forms;
 pub mod idempotency;
+mod notify;
 mod pace;
 pub mod pipeline;
 pub mod refusal;

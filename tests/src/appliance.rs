@@ -1,6 +1,7 @@
 //! The service itself, as `muhurdar dev` runs it: a SoftHSM2 token, a test CA, ephemeral ports, a folder that goes away.
 
 use std::{
+    ffi::OsString,
     fs,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{SocketAddr, TcpStream},
@@ -43,6 +44,7 @@ pub struct Builder {
     edits: Vec<(String, String)>,
     clients: Vec<(String, String)>,
     hsm: Option<(usize, Duration)>,
+    environment: Vec<(String, OsString)>,
 }
 
 impl Builder {
@@ -82,6 +84,13 @@ impl Builder {
         self
     }
 
+    /// A variable in the environment of the service.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: impl Into<OsString>) -> Self {
+        self.environment.push((name.to_owned(), value.into()));
+        self
+    }
+
     /// Prepares the folder, and makes the changes in its configuration.
     #[must_use]
     pub fn prepare(self) -> Prepared {
@@ -93,7 +102,12 @@ impl Builder {
         let mut arguments = vec!["dev".to_owned(), "--dir".to_owned(), dir.display().to_string()];
         arguments.extend(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"].map(str::to_owned));
         arguments.extend(self.arguments);
-        let prepared = Prepared { folder, dir, arguments };
+        let prepared = Prepared {
+            folder,
+            dir,
+            arguments,
+            environment: self.environment,
+        };
         let only: Vec<_> = prepared
             .arguments
             .iter()
@@ -133,6 +147,7 @@ pub struct Prepared {
     folder: TempDir,
     dir: PathBuf,
     arguments: Vec<String>,
+    environment: Vec<(String, OsString)>,
 }
 
 impl Prepared {
@@ -154,6 +169,7 @@ impl Prepared {
             .args(&self.arguments)
             .env("LOG", &log)
             .env("FOLDER", &folder)
+            .envs(self.environment)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
