@@ -21,6 +21,7 @@ use crate::{
     server::{Health, ServeError, Server, admin::Admin},
     telemetry::Metrics,
     tokens,
+    trace::{Recorder, TraceError},
     turns::Turns,
 };
 
@@ -60,6 +61,9 @@ pub enum StartError {
     /// The folder for large documents.
     #[error("server.spool_dir: no file can be made in {0}")]
     Spool(std::io::Error),
+    /// The collector of traces.
+    #[error(transparent)]
+    Trace(#[from] TraceError),
     /// Metrics.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -97,6 +101,7 @@ impl Appliance {
             pool,
             compute: Compute::new(config.sealing.digest_threads).map_err(StartError::Threads)?,
             metrics,
+            recorder: Recorder::new(&config)?,
             large: Large::new(&config).map_err(StartError::Spool)?,
             rules: ArcSwap::from_pointee(Rules::new(&config)),
             tokens_hash: config.tokens.iter().any(|t| t.rsa_mechanism == RsaMechanism::ShaPkcs),
@@ -187,6 +192,8 @@ impl Appliance {
         // The process must not end while a thread is inside the module: a library whose destructors run under a call of
         // its own crashes (seen with SoftHSM2). A call that hangs is not waited for.
         drop(tokio::time::timeout(GOODBYE, pipeline.pool.close()).await);
+        let recorder = Arc::clone(&pipeline.recorder);
+        drop(tokio::time::timeout(GOODBYE, tokio::task::spawn_blocking(move || recorder.close())).await);
         tracing::info!("drained");
         outcome
     }

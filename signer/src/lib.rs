@@ -22,4 +22,5 @@ pub mod seals;
 pub mod server;
 pub mod telemetry;
 pub mod tokens;
+pub mod trace;
 mod turns;

@@ -6,13 +6,13 @@ use std::{sync::Arc, time::Instant};
 use jiff::Timestamp;
 use muhurdar_pool::SignInput;
 use muhurdar_xades::{DigestAlgorithm, DocumentType, KeyType, SignatureAlgorithm};
-use uuid::Uuid;
 
 use super::{Attempts, Pipeline, Receipt, hash};
 use crate::{
     admission::{Admitted, Caller, Errand},
     config::{Call, Priority},
     refusal::Refusal,
+    trace,
 };
 
 /// What a hash-only call asks for.
@@ -86,7 +86,7 @@ impl Pipeline {
         };
         admitted.signed();
         let receipt = Receipt {
-            id: Uuid::now_v7(),
+            id: trace::request_id(),
             client: Arc::clone(&caller.name),
             used: seal,
             document_type: request.document_type,
