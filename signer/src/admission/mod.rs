@@ -178,8 +178,14 @@ impl Door {
     /// Sets the gauges to what is true now.
     pub fn observe(&self) {
         for priority in Priority::ALL {
-            self.meters.depth(priority, self.queue.waiting(priority));
+            self.meters.depth(priority, self.waiting(priority));
         }
+    }
+
+    /// How many wait for their turn with this priority.
+    #[must_use]
+    pub fn waiting(&self, priority: Priority) -> usize {
+        self.queue.waiting(priority)
     }
 
     /// How long a document takes to be served, of late.

@@ -108,10 +108,13 @@ impl Pipeline {
     /// # Errors
     /// Every row of the contract's error table that concerns a document.
     pub async fn seal(&self, caller: &Caller, request: Request) -> Result<Sealed, Refusal> {
-        let document_type = request.expect;
+        let (document_type, priority, begun) = (request.expect, request.priority, Instant::now());
         let outcome = self.seal_unmeasured(caller, request).await;
         match &outcome {
-            Ok(sealed) => self.metrics.sealed(sealed.receipt.document_type),
+            Ok(sealed) => {
+                self.metrics.sealed(sealed.receipt.document_type);
+                self.metrics.took(priority, begun.elapsed());
+            }
             Err(refusal) => self.metrics.refused(refusal, document_type),
         }
         outcome

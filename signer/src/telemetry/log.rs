@@ -4,6 +4,7 @@ use std::io::IsTerminal as _;
 
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
+use super::recent::Keep;
 use crate::config::{Log, LogFormat};
 
 /// Writes where a panic was and nothing of what it said: its message may quote a document.
@@ -31,7 +32,7 @@ pub fn start_log(log: &Log, default_filter: &str) -> Result<(), String> {
         LogFormat::Json => false,
         LogFormat::Auto => terminal,
     };
-    let registry = tracing_subscriber::registry().with(filter);
+    let registry = tracing_subscriber::registry().with(filter).with(Keep);
     let layer = fmt::layer().with_writer(std::io::stderr);
     let started = if human {
         registry.with(layer.with_ansi(terminal).with_target(false)).try_init()
