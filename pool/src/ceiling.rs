@@ -13,7 +13,7 @@ use crate::error::{CkrError, OpenError};
 use crate::health::probe_call;
 use crate::job::{Hash, SignInput};
 use crate::keys::{self, KeyId, KeyKind};
-use crate::module::{LocalModule, ckr, slot_of};
+use crate::module::{LocalModule, ckr};
 use crate::table::Entry;
 
 /// A measured rate.
@@ -58,10 +58,7 @@ impl Bench {
         module.start().map_err(fails)?;
         let tokens = module.tokens().map_err(fails)?;
         let facts = driver::select(&tokens, &token.select).map_err(OpenError::Selection)?;
-        let keeper = module
-            .administration()
-            .open_ro_session(slot_of(facts.slot))
-            .map_err(|e| fails(ckr(&e)))?;
+        let keeper = module.keeper(facts.slot).map_err(fails)?;
         if facts.flags.login_required() {
             log_in(&keeper, token).map_err(|e| e.unwrap_or_else(fails))?;
         }

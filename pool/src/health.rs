@@ -50,7 +50,15 @@ fn look(shared: &Arc<Shared>, slot: &Arc<Slot>) {
     let cells: Vec<_> = lock(&slot.cells).iter().filter_map(Weak::upgrade).collect();
     for cell in cells {
         let called = cell.called.load(Ordering::Acquire);
-        if called != 0 && now.saturating_sub(called) > budget {
+        if called == 0 {
+            continue;
+        }
+        let takes = now.saturating_sub(called);
+        if takes > nanos(LOOK) {
+            // What is signed already must not wait for what may hang.
+            cell.tell();
+        }
+        if takes > budget {
             give_up(shared, slot, &cell, called);
         }
     }

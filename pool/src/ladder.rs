@@ -124,6 +124,10 @@ const SESSIONS_IN_A_ROW: u32 = 8;
 /// Failed reopenings after which the module is suspected.
 const SLOT_ATTEMPTS: u32 = 3;
 
+/// A token that stays away may be back where only a fresh C_Initialize sees it (a module that lists its slots once; Luna's HA groups): every
+/// fourth attempt starts the module anew where nobody else is served by it.
+const ANEW: u32 = 4;
+
 /// A slot's place on the ladder.
 #[derive(Debug)]
 pub(crate) struct Ladder {
@@ -221,9 +225,20 @@ impl Ladder {
         Order::Rest
     }
 
-    /// Time passes.
-    pub(crate) fn tick(&mut self, now: Instant) -> Order {
+    /// Time passes. `alone`: no other slot of the module works and no call is out, so that nobody would be hit if it were started anew.
+    pub(crate) fn tick(&mut self, now: Instant, alone: bool) -> Order {
         match self.state {
+            SlotState::Open {
+                rung: Rung::Slot,
+                attempts,
+            } if alone && attempts % ANEW == ANEW - 1 && self.due.is_none_or(|due| due <= now) => {
+                self.due = None;
+                self.state = SlotState::Open {
+                    rung: Rung::Module,
+                    attempts,
+                };
+                Order::Recover(Rung::Module)
+            }
             SlotState::Open { rung, .. } if self.due.is_none_or(|due| due <= now) => {
                 self.due = None;
                 Order::Recover(rung)
@@ -237,7 +252,7 @@ impl Ladder {
         if let SlotState::Open { .. } = self.state {
             self.due = Some(now);
         }
-        self.tick(now)
+        self.tick(now, false)
     }
 
     /// The module is up again: so may this slot be.
@@ -356,9 +371,9 @@ mod tests {
                 attempts: 1
             }
         );
-        assert_eq!(ladder.tick(now), Order::Rest, "the wait is not over");
+        assert_eq!(ladder.tick(now, false), Order::Rest, "the wait is not over");
         assert_eq!(
-            ladder.tick(now + Duration::from_millis(101)),
+            ladder.tick(now + Duration::from_millis(101), false),
             Order::Recover(Rung::Module)
         );
     }
@@ -375,12 +390,12 @@ mod tests {
             let whole = Duration::from_millis(100 << attempt.min(12)).min(Duration::from_secs(30));
             assert!(wait >= whole / 2 && wait <= whole, "{attempt}: {wait:?} of {whole:?}");
             now += wait;
-            assert_eq!(ladder.tick(now), Order::Recover(Rung::Module));
+            assert_eq!(ladder.tick(now, false), Order::Recover(Rung::Module));
         }
     }
 
     #[test]
-    fn a_token_that_is_away_never_brings_its_module_down() {
+    fn a_token_that_is_away_never_brings_down_a_module_that_others_use() {
         let mut now = Instant::now();
         let mut ladder = ready();
         assert_eq!(ladder.failed(Rung::Slot, 0), Order::Recover(Rung::Slot));
@@ -388,8 +403,24 @@ mod tests {
         for _ in 0..10 {
             let _ = ladder.still_failing(&away, Rung::Slot, now);
             now += Duration::from_secs(31);
-            assert_eq!(ladder.tick(now), Order::Recover(Rung::Slot));
+            assert_eq!(ladder.tick(now, false), Order::Recover(Rung::Slot));
         }
+    }
+
+    #[test]
+    fn where_nobody_else_uses_its_module_every_fourth_attempt_starts_that_anew() {
+        let mut now = Instant::now();
+        let mut ladder = ready();
+        assert_eq!(ladder.failed(Rung::Slot, 0), Order::Recover(Rung::Slot));
+        let away = error("C_OpenSession", ck::CKR_TOKEN_NOT_PRESENT);
+        let mut tried = Vec::new();
+        for _ in 0..8 {
+            let _ = ladder.still_failing(&away, Rung::Slot, now);
+            now += Duration::from_secs(31);
+            tried.push(ladder.tick(now, true));
+        }
+        let (slot, module) = (Order::Recover(Rung::Slot), Order::Recover(Rung::Module));
+        assert_eq!(tried, [slot, slot, module, slot, slot, slot, module, slot]);
     }
 
     #[test]
@@ -399,11 +430,11 @@ mod tests {
         let _ = ladder.failed(Rung::Login, 0);
         ladder.latch("CKR_PIN_INCORRECT".into());
         assert_eq!(ladder.failed(Rung::Module, 9), Order::Rest);
-        assert_eq!(ladder.tick(now + Duration::from_secs(86_400)), Order::Rest);
+        assert_eq!(ladder.tick(now + Duration::from_secs(86_400), false), Order::Rest);
         ladder.swept();
         assert!(matches!(ladder.state(), SlotState::Latched { .. }));
         ladder.unlatch();
-        assert_eq!(ladder.tick(now), Order::Recover(Rung::Slot));
+        assert_eq!(ladder.tick(now, false), Order::Recover(Rung::Slot));
     }
 
     #[test]

@@ -50,9 +50,21 @@ pub(crate) struct LaneCell {
 pub(crate) struct Held {
     pub(crate) current: Option<Job>,
     pub(crate) rest: VecDeque<Job>,
+    /// Signed, and told together at the end of the batch: a thread that is woken for each answer costs more than all else here.
+    pub(crate) answers: Vec<(Job, Signed)>,
     pub(crate) lease: Option<Lease>,
     /// The watchdog gave this lane up, and took jobs and lease.
     pub(crate) lost: bool,
+}
+
+impl LaneCell {
+    /// Tells the answers that are held back.
+    pub(crate) fn tell(&self) {
+        let answers = std::mem::take(&mut lock(&self.held).answers);
+        for (job, signed) in answers {
+            job.answer(Ok(signed));
+        }
+    }
 }
 
 /// Opens lanes for deadpool.
@@ -233,16 +245,20 @@ impl Thread {
                     Take::Idle => break,
                     Take::Work(jobs) => lock(&self.cell.held).rest = jobs,
                 }
-                loop {
+                let end = loop {
                     match self.next(session.as_mut(), &mut proven) {
-                        None => break,
                         Some(Outcome::Keep) => {}
-                        Some(Outcome::Discard) => {
-                            self.retire();
-                            return false;
-                        }
-                        Some(Outcome::Lost) => return true,
+                        end => break end,
                     }
+                };
+                self.cell.tell();
+                match end {
+                    Some(Outcome::Discard) => {
+                        self.retire();
+                        return false;
+                    }
+                    Some(Outcome::Lost) => return true,
+                    Some(Outcome::Keep) | None => {}
                 }
             }
             // Idle is counted already; a request that claims this lane waits for these few instructions at most.
@@ -334,14 +350,15 @@ impl Thread {
             return Some(Outcome::Discard);
         }
         *proven = true;
-        job.answer(Ok(Signed {
+        let signed = Signed {
             value: made.value,
             token: Arc::clone(&self.slot.name),
             checked: checked.is_some(),
             token_cpu: made.cpu,
             waited,
             service: wall,
-        }));
+        };
+        lock(&self.cell.held).answers.push((job, signed));
         Some(Outcome::Keep)
     }
 

@@ -26,6 +26,8 @@ pub(crate) struct LocalModule {
     administration: Pkcs11,
     init_args: InitArgs,
     state: Mutex<State>,
+    /// The module opens no read-only sessions: AWS CloudHSM's answers them with CKR_FUNCTION_FAILED.
+    read_write: AtomicBool,
     /// SoftHSM2 2.6.1 corrupts its memory where sessions open and close at the same time (SoftHSMv2#688): there they take turns. Other
     /// modules do not, so that one call that hangs cannot hold up the rest.
     turns: Arc<Turns>,
@@ -85,10 +87,31 @@ impl LocalModule {
             administration,
             init_args,
             state: Mutex::default(),
+            read_write: AtomicBool::new(false),
             turns: Arc::default(),
         });
         loaded.push(Arc::clone(&module));
         Ok(module)
+    }
+
+    /// Opens the session that keeps a login. Read-only is enough to sign, and least; where the module knows no such sessions it is a
+    /// read-write one, and so are those of the lanes from then on.
+    pub(crate) fn keeper(&self, slot: u64) -> Result<Session, CkrError> {
+        let slot = slot_of(slot);
+        if !self.read_write.load(Ordering::Acquire) {
+            let refused = match self.administration.open_ro_session(slot) {
+                Ok(session) => return Ok(session),
+                Err(error) => ckr(&error),
+            };
+            if refused.code != u64::from(cryptoki_sys::CKR_FUNCTION_FAILED) {
+                return Err(refused);
+            }
+            let session = self.administration.open_rw_session(slot).map_err(|_| refused)?;
+            tracing::info!(module = %self.path.display(), "it opens no read-only sessions: read-write ones then");
+            self.read_write.store(true, Ordering::Release);
+            return Ok(session);
+        }
+        self.administration.open_rw_session(slot).map_err(|e| ckr(&e))
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -202,10 +225,7 @@ impl Driver for LocalModule {
     }
 
     fn open(&self, slot: u64) -> Result<(), CkrError> {
-        let session = self
-            .administration
-            .open_ro_session(slot_of(slot))
-            .map_err(|e| ckr(&e))?;
+        let session = self.keeper(slot)?;
         lock(&self.state).keepers.insert(slot, session);
         Ok(())
     }
@@ -239,7 +259,8 @@ impl Driver for LocalModule {
             self.with_keeper(slot, |session| Ok(session.handle()))?
         } else {
             let _turn = self.turns.take();
-            self.functions.open_session(slot as SlotId)?
+            self.functions
+                .open_session(slot as SlotId, self.read_write.load(Ordering::Acquire))?
         };
         Ok(Box::new(LocalSession {
             functions: self.functions,

@@ -150,7 +150,9 @@ pub(crate) fn nanos(duration: Duration) -> u64 {
 }
 
 /// Most jobs that a lane takes at once.
-const MAX_BATCH: usize = 8;
+const MAX_BATCH: u64 = 8;
+/// How long the first of a batch may wait for the last, in nanoseconds.
+const LONGEST_BATCH: u64 = 2_500_000;
 
 impl Slot {
     pub(crate) fn new(index: usize, config: TokenConfig, driver: Arc<dyn Driver>) -> Self {
@@ -241,12 +243,13 @@ fn batch_size(wall: u64, cpu: u64, queued: usize, lanes: usize) -> (usize, &'sta
         (1, "no signature yet")
     } else if cpu * 4 < wall {
         (1, "the token is remote: its calls wait")
-    } else if wall > 5_000_000 {
+    } else if LONGEST_BATCH / wall < 2 {
         (1, "the token is slow: a batch would hold requests up")
     } else {
-        // Half of a fair share: the other lanes must find work too.
+        let most = usize::try_from((LONGEST_BATCH / wall).min(MAX_BATCH)).unwrap_or(1);
+        // Each lane its share of what waits: the others must find work too.
         (
-            (queued / (2 * lanes)).clamp(1, MAX_BATCH),
+            (queued / lanes).clamp(1, most),
             "the token's calls burn this machine's CPU",
         )
     }
@@ -302,8 +305,10 @@ mod tests {
     #[test]
     fn a_batch_is_for_tokens_that_burn_cpu_and_never_starves_the_other_lanes() {
         assert_eq!(batch_size(3_000_000, 20_000, 100, 4).0, 1);
-        assert_eq!(batch_size(600_000, 590_000, 16, 4).0, 2);
-        assert_eq!(batch_size(600_000, 590_000, 1000, 4).0, MAX_BATCH);
+        assert_eq!(batch_size(600_000, 590_000, 8, 4).0, 2);
+        assert_eq!(batch_size(600_000, 590_000, 1000, 4).0, 4, "2.5 ms");
+        assert_eq!(batch_size(50_000, 50_000, 1000, 4).0, 8);
+        assert_eq!(batch_size(2_000_000, 2_000_000, 1000, 4).0, 1);
         assert_eq!(batch_size(600_000, 590_000, 1, 4).0, 1);
         assert_eq!(batch_size(0, 0, 100, 4).0, 1);
     }

@@ -192,7 +192,12 @@ impl Supervisor {
     fn tick(&mut self) {
         let now = Instant::now();
         for at in 0..self.slots.len() {
-            let order = self.slots[at].ladder.tick(now);
+            // A call that is out would forbid C_Finalize.
+            let alone = self.slots.iter().enumerate().all(|(other, watched)| {
+                watched.slot.counters.live.load(Ordering::Acquire) == 0
+                    && (other == at || *watched.ladder.state() != SlotState::Ready)
+            });
+            let order = self.slots[at].ladder.tick(now, alone);
             self.act(at, order);
             if *self.slots[at].ladder.state() == SlotState::Ready {
                 health::heartbeat_if_idle(&self.shared, &self.slots[at].slot);

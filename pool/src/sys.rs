@@ -129,12 +129,13 @@ impl Functions {
         Ok(info)
     }
 
-    /// A read-only serial session.
-    pub(crate) fn open_session(&self, slot: SlotId) -> Result<SessionHandle, CkrError> {
+    /// A serial session, read-only where the module has such.
+    pub(crate) fn open_session(&self, slot: SlotId, read_write: bool) -> Result<SessionHandle, CkrError> {
         let mut session: SessionHandle = 0;
+        let flags = ck::CKF_SERIAL_SESSION | if read_write { ck::CKF_RW_SESSION } else { 0 };
         call!(
             self,
-            C_OpenSession(slot, ck::CKF_SERIAL_SESSION, ptr::null_mut(), None, &raw mut session)
+            C_OpenSession(slot, flags, ptr::null_mut(), None, &raw mut session)
         )?;
         Ok(session)
     }

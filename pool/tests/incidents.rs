@@ -31,6 +31,10 @@ fn main() -> ExitCode {
                 a_hanging_call,
             ),
             test(
+                "a_signed_answer_never_waits_for_a_call_that_hangs",
+                a_signed_answer_never_waits,
+            ),
+            test(
                 "more_lost_lanes_than_allowed_take_the_token_out_until_they_return",
                 too_many_hang,
             ),
@@ -63,6 +67,11 @@ fn main() -> ExitCode {
             test("a_removed_token_fails_over_and_gets_its_share_back", a_removed_token),
             test("random_failures_lose_nothing", random_failures),
             test("a_slow_hsm_is_kept_busy_by_as_many_sessions_as_engines", a_slow_hsm),
+            // The last one: the module is known for it from then on.
+            test(
+                "a_module_without_read_only_sessions_gets_read_write_ones",
+                no_read_only_sessions,
+            ),
         ],
     );
     let _ = std::fs::remove_file(control);
@@ -170,6 +179,43 @@ async fn a_hanging_call() {
     close(pool).await;
 }
 
+async fn a_signed_answer_never_waits() {
+    let mut config = faulty("batch");
+    config.sessions = 1;
+    config.call_budget = Duration::from_secs(20);
+    let (pool, key) = open(vec![config]).await;
+    let sign = |times: u8| {
+        let mut tasks = tokio::task::JoinSet::new();
+        for at in 0..times {
+            let (pool, id, hash) = (Arc::clone(&pool), key.id, key.kind.default_hash());
+            tasks.spawn(async move { pool.sign(id, SignInput::message(hash, vec![at]), None).await.map(drop) });
+        }
+        tasks
+    };
+    // The lane learns how quick the token is: only then does it take several jobs at once.
+    for done in sign(40).join_all().await {
+        done.unwrap();
+    }
+    let before = pool.status().signatures;
+    // Within the second or third batch, whatever the first was.
+    command("rule C_Sign @8 hang");
+    let mut tasks = sign(16);
+    for _ in 0..7 {
+        let answered = tokio::time::timeout(Duration::from_secs(5), tasks.join_next()).await;
+        answered
+            .expect("it is signed, and the eighth hangs")
+            .unwrap()
+            .unwrap()
+            .unwrap();
+    }
+    assert_eq!(pool.status().signatures - before, 7);
+    command("release");
+    for done in tasks.join_all().await {
+        done.unwrap();
+    }
+    close(pool).await;
+}
+
 async fn too_many_hang() {
     let mut config = faulty("drown");
     config.max_lost = 2;
@@ -240,6 +286,21 @@ async fn a_token_with_fewer_sessions() {
     found.close().await;
     command("clear");
     close(pool).await;
+}
+
+async fn no_read_only_sessions() {
+    let first = faulty("writes-starter");
+    let (starter, _) = open(vec![first]).await;
+    command("no-read-only on");
+    let pool = Pool::open(Config::new(vec![faulty("writes")])).await.unwrap();
+    let key = pool.keys()[0].clone();
+    let signed = pool
+        .sign(key.id, SignInput::message(key.kind.default_hash(), *b"x"), None)
+        .await;
+    assert!(signed.is_ok(), "{signed:?}");
+    pool.close().await;
+    command("clear");
+    close(starter).await;
 }
 
 async fn a_reaped_channel() {

@@ -3,18 +3,18 @@
 #![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
 
 mod common;
+#[path = "common/opencryptoki.rs"]
+mod opencryptoki;
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use common::{Load, blocking, close, every_kind_signs, fresh, generate, log_in, open, shared_key, test, token};
+use common::{Load, blocking, close, every_kind_signs, fresh, log_in, open, shared_key, test, token};
 use libtest_mimic::Trial;
 use muhurdar_pool::admin::Generate;
-use muhurdar_pool::{
-    Config, Curve, Measure, OpenError, Pin, Pool, RsaMechanism, Select, SlotState, TokenConfig, qualify,
-};
+use muhurdar_pool::{Config, Curve, Measure, OpenError, Pin, Pool, RsaMechanism, SlotState, TokenConfig, qualify};
 
 const KINDS: [Generate; 5] = [
     Generate::Rsa(2048),
@@ -23,10 +23,9 @@ const KINDS: [Generate; 5] = [
     Generate::Ec(Curve::P256),
     Generate::Ec(Curve::P384),
 ];
-/// Kryoptic wants 8 characters at least, opencryptoki 8 at most.
+/// Kryoptic wants 8 characters at least.
 const PIN: &str = "64821937";
 const SO_PIN: &str = "87654321";
-const NEW_SO_PIN: &str = "12345678";
 const SLOTS: u64 = 6;
 
 fn main() -> ExitCode {
@@ -39,14 +38,14 @@ fn main() -> ExitCode {
     std::fs::write(&conf, slots.collect::<String>()).unwrap();
 
     let kryoptic = built(Path::new(env!("CARGO_MANIFEST_DIR")));
-    let daemon = Opencryptoki::start();
+    let daemon = opencryptoki::Daemon::start();
     let mut tests = Vec::new();
     match kryoptic {
         Some(module) => tests.extend(kryoptic_tests(module)),
         None => println!("SKIPPED: kryoptic is not built (tests/tokens/setup.sh)"),
     }
     match &daemon {
-        Ok(daemon) => tests.extend(opencryptoki_tests(&daemon.module)),
+        Ok(daemon) => tests.extend(opencryptoki_tests(&daemon.config())),
         Err(why) => println!("SKIPPED: opencryptoki: {why}"),
     }
     common::main(&[("KRYOPTIC_CONF", conf)], tests)
@@ -89,16 +88,11 @@ fn kryoptic(label: &str, keys: &[Generate]) -> TokenConfig {
     config
 }
 
-fn opencryptoki_tests(module: &Path) -> Vec<Trial> {
-    let config = TokenConfig::new("opencryptoki", module, Select::Label(LABEL.into()), Pin::value(PIN));
-    let (signs, loaded) = (config.clone(), config.clone());
+fn opencryptoki_tests(config: &TokenConfig) -> Vec<Trial> {
+    let (signs, loaded, config) = (config.clone(), config.clone(), config.clone());
     vec![
         test("opencryptoki_signs_with_every_kind_of_key", move || {
-            // Debian's build has no elliptic curves.
-            if log_in(&signs).objects().unwrap().is_empty() {
-                generate(&signs, &KINDS[..3]);
-            }
-            every_kind_signs(signs.clone(), &KINDS[..3])
+            every_kind_signs(opencryptoki::with_keys(&signs), &opencryptoki::KINDS)
         }),
         test("opencryptoki_carries_a_load", move || carries_a_load(loaded.clone())),
         blocking("opencryptoki_is_qualified", move || qualifies(&config)),
@@ -270,123 +264,4 @@ fn qualifies(config: &TokenConfig) {
     assert!(found.is_fit(), "{:#?}", found.findings);
     assert_eq!(found.rsa_mechanism, Some(RsaMechanism::Pkcs));
     assert_eq!(found.rates.len(), 2);
-}
-
-/// What these tests call their token; one with another label is somebody's, and left alone.
-const LABEL: &str = "muhurdar-test";
-
-/// opencryptoki's daemon, ours for the time of these tests unless it ran already, and its software token.
-struct Opencryptoki {
-    module: PathBuf,
-    daemon: Option<Child>,
-}
-
-impl Opencryptoki {
-    fn start() -> Result<Self, String> {
-        let module = ["x86_64-linux-gnu", "aarch64-linux-gnu", ""]
-            .map(|arch| {
-                Path::new("/usr/lib")
-                    .join(arch)
-                    .join("opencryptoki/libopencryptoki.so.0")
-            })
-            .into_iter()
-            .find(|module| module.exists())
-            .ok_or("not installed (apt-get install opencryptoki)")?;
-        // The daemon wants root and the group pkcs11.
-        let spawned = Command::new("setpriv")
-            .args(["--pdeathsig", "TERM", "pkcsslotd", "-f"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .map_err(|error| format!("pkcsslotd cannot be started: {error}"))?;
-        let mut ours = Self {
-            module,
-            daemon: Some(spawned),
-        };
-        let until = Instant::now() + Duration::from_secs(5);
-        while pkcsconf(&["-s"], "").is_err() {
-            if Instant::now() > until {
-                return Err("its daemon does not answer (it needs root or the group pkcs11)".into());
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        // Where another daemon runs, ours has ended by itself.
-        if ours
-            .daemon
-            .as_mut()
-            .is_some_and(|d| d.try_wait().is_ok_and(|ended| ended.is_some()))
-        {
-            ours.daemon = None;
-        }
-        ours.token()?;
-        Ok(ours)
-    }
-
-    /// A fresh software token, unless the one there is somebody's.
-    fn token(&self) -> Result<(), String> {
-        let tokens = pkcsconf(&["-t"], "")?;
-        // "Token #3 Info:", and a line for each fact.
-        let software = tokens
-            .split("Token #")
-            .find(|token| token.contains("SoftTok"))
-            .ok_or("it has no software token (see /etc/opencryptoki/opencryptoki.conf)")?;
-        let slot = software.split_once(' ').map_or("", |(slot, _)| slot);
-        let label = software.lines().find_map(|line| line.trim().strip_prefix("Label:"));
-        match (software.contains("TOKEN_INITIALIZED"), label.map(str::trim)) {
-            (false, _) => {}
-            // Ours, from an earlier run. (Initialised again it would not let its security officer in any more.)
-            (true, Some(LABEL)) => return Ok(()),
-            (true, other) => return Err(format!("its software token {other:?} is somebody's, and is left alone")),
-        }
-        pkcsconf(&["-I", "-c", slot, "-S", SO_PIN], &format!("{LABEL}\n"))?;
-        // The PIN that every such token has from its maker must be another before anything else.
-        pkcsconf(&["-P", "-c", slot, "-S", SO_PIN, "-n", NEW_SO_PIN], "")?;
-        pkcsconf(&["-u", "-c", slot, "-S", NEW_SO_PIN, "-n", PIN], "").map(drop)
-    }
-}
-
-impl Drop for Opencryptoki {
-    fn drop(&mut self) {
-        if let Some(mut daemon) = self.daemon.take() {
-            // It removes its shared memory and its socket at SIGTERM.
-            let pid = rustix::process::Pid::from_child(&daemon);
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-            let until = Instant::now() + Duration::from_secs(5);
-            while daemon.try_wait().is_ok_and(|ended| ended.is_none()) {
-                if Instant::now() > until {
-                    let _ = daemon.kill();
-                }
-                std::thread::sleep(Duration::from_millis(20));
-            }
-        }
-    }
-}
-
-fn pkcsconf(arguments: &[&str], input: &str) -> Result<String, String> {
-    use std::io::Write as _;
-    let fails = |error: std::io::Error| format!("pkcsconf: {error}");
-    let mut child = Command::new("pkcsconf")
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(fails)?;
-    child
-        .stdin
-        .take()
-        .expect("it is piped")
-        .write_all(input.as_bytes())
-        .map_err(fails)?;
-    let output = child.wait_with_output().map_err(fails)?;
-    if output.status.success() {
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-    } else {
-        Err(format!(
-            "pkcsconf {}: {}",
-            arguments[0],
-            String::from_utf8_lossy(&output.stdout).trim()
-        ))
-    }
 }

@@ -13,7 +13,11 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::{binary, certify, muhurdar, process::own_folder};
+use crate::{
+    binary, certify,
+    hsm::{behind_a_distant_hsm, with_a_twin},
+    muhurdar,
+};
 
 /// Making keys takes most of it, on a machine that has other things to do.
 const START: Duration = Duration::from_secs(120);
@@ -45,6 +49,7 @@ pub struct Builder {
     clients: Vec<(String, String)>,
     hsm: Option<(usize, Duration)>,
     environment: Vec<(String, OsString)>,
+    twins: bool,
 }
 
 impl Builder {
@@ -91,6 +96,14 @@ impl Builder {
         self
     }
 
+    /// The same keys on a second token, each token in a process of its own, as two HSMs that mirror each other.
+    /// [`Appliance::twin`] commands the second one. Wants [`Builder::hsm`].
+    #[must_use]
+    pub fn twins(mut self) -> Self {
+        self.twins = true;
+        self
+    }
+
     /// Prepares the folder, and makes the changes in its configuration.
     #[must_use]
     pub fn prepare(self) -> Prepared {
@@ -124,6 +137,9 @@ impl Builder {
         }
         if let Some((engines, latency)) = self.hsm {
             config = behind_a_distant_hsm(&config, &prepared.dir, engines, latency);
+        }
+        if self.twins {
+            config = with_a_twin(&config, &prepared.dir);
         }
         for (name, lines) in self.clients {
             let identity = format!("uri:urn:muhurdar:client:{name}");
@@ -258,6 +274,15 @@ impl Appliance {
             .unwrap_or_else(|e| panic!("{command:?} to the token: {e}"))
     }
 
+    /// Commands the second of its HSMs ([`Builder::twins`]), and returns what that says.
+    ///
+    /// # Panics
+    /// Where it does not obey.
+    pub fn twin(&self, command: &str) -> String {
+        muhurdar_faulty_token::send(&self.dir.join("twin.sock"), command)
+            .unwrap_or_else(|e| panic!("{command:?} to the twin: {e}"))
+    }
+
     /// Signatures that its HSM was asked for so far.
     #[must_use]
     pub fn signatures(&self) -> usize {
@@ -350,38 +375,6 @@ impl Drop for Appliance {
         // An error would say that the keeper is gone already.
         drop(self.keeper.wait());
     }
-}
-
-/// The configuration with the module that misbehaves on command before its own one.
-fn behind_a_distant_hsm(config: &str, dir: &Path, engines: usize, latency: Duration) -> String {
-    let library = own_folder().join("deps/libmuhurdar_faulty_token.so");
-    assert!(
-        library.exists(),
-        "{}: cargo builds it with these tests",
-        library.display()
-    );
-    let mut out = String::new();
-    for line in config.lines() {
-        let (key, value) = line.split_once(" = ").unwrap_or((line, ""));
-        let line = match key {
-            "module" => format!("module = {:?}", library.display().to_string()),
-            "sessions" => format!("sessions = {engines}"),
-            "environment" => {
-                let module = config.lines().find_map(|l| l.strip_prefix("module = "));
-                format!(
-                    "environment = {{ FAULTY_TOKEN_MODULE = {}, FAULTY_TOKEN_CONTROL = {:?}, FAULTY_TOKEN_START = {:?}, {}",
-                    module.expect("dev writes it").trim(),
-                    dir.join("token.sock").display().to_string(),
-                    format!("engines {engines};latency {}", latency.as_micros()),
-                    value.trim_start_matches("{ "),
-                )
-            }
-            _ => line.to_owned(),
-        };
-        out += &line;
-        out.push('\n');
-    }
-    out
 }
 
 /// The address that follows a text, once its line is whole.

@@ -12,6 +12,7 @@ mod client;
 mod data;
 mod documents;
 mod flood;
+mod hsm;
 mod oracle;
 mod pki;
 mod process;

@@ -2,7 +2,21 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use std::{fs, path::Path};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use muhurdar_tests::{Appliance, Branch, Output, RSA, binary, invoice, muhurdar, skipped};
+use saphyr::{LoadableYamlNode as _, YamlOwned};
+use serde_json::Value;
+
+use crate::queries::{Exported, Query};
+
+#[path = "deploy/queries.rs"]
+mod queries;
 
 fn read(path: &str) -> String {
     let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).join(path);
@@ -36,4 +50,165 @@ fn the_image_does_not_run_as_root_and_drains_when_it_is_stopped() {
         "{user}: Kubernetes takes only a number for not root"
     );
     assert_eq!(between(service, "\nSTOPSIGNAL ", '\n'), "SIGTERM");
+}
+
+#[tokio::test]
+async fn every_query_of_the_dashboard_and_of_the_alerts_asks_for_what_is_exported() {
+    let mut client = Branch::of(Appliance::shared(), "branch-1").connect().await;
+    client.seal(Branch::request(RSA, invoice(RSA, ""))).await.unwrap();
+    client.seal(Branch::request(RSA, "<a")).await.unwrap_err();
+    let exported = Exported::read(&Appliance::shared().get("/metrics").1);
+    let exported = exported.with("muhurdar_seals_total", "outcome", reasons());
+
+    let (dashboard, rules) = (of_the_dashboard(), of_the_rules());
+    assert!(dashboard.len() >= 40 && rules.len() >= 19, "queries were overlooked");
+    let complaints: Vec<_> = dashboard
+        .iter()
+        .chain(&rules)
+        .flat_map(|q| q.check(&exported))
+        .collect();
+    assert!(complaints.is_empty(), "{}", complaints.join("\n"));
+}
+
+/// Prometheus' own parser knows types of arguments too, and is what will read them.
+#[test]
+fn prometheus_takes_every_query_of_the_dashboard() {
+    let beside = binary("muhurdar").with_file_name("../prometheus/usr/bin/promtool");
+    let promtool = if beside.exists() {
+        beside
+    } else {
+        PathBuf::from("promtool")
+    };
+    if Command::new(&promtool).arg("--version").output().is_err() {
+        skipped("there is no promtool here (apt-get install prometheus)");
+        return;
+    }
+    let rules: Vec<_> = of_the_dashboard()
+        .iter()
+        .enumerate()
+        .map(|(number, query)| serde_json::json!({"record": format!("dashboard:{number}"), "expr": query.text}))
+        .collect();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("queries.yaml");
+    // JSON is YAML.
+    let file = serde_json::json!({"groups": [{"name": "dashboard", "rules": rules}]});
+    fs::write(&path, file.to_string()).unwrap();
+    let output = Output::of(Command::new(promtool).args(["check", "rules"]).arg(&path));
+    assert!(output.status.success(), "{}", output.text);
+}
+
+#[test]
+fn the_dashboard_can_be_provisioned_beside_others() {
+    let dashboard: Value = serde_json::from_str(&read("deploy/grafana/muhurdar.json")).unwrap();
+    assert_eq!(
+        (&dashboard["uid"], &dashboard["id"]),
+        (&"muhurdar".into(), &Value::Null)
+    );
+    assert_eq!(
+        dashboard["__inputs"],
+        Value::Null,
+        "an input is asked for at an import, and never at provisioning"
+    );
+    let mut sources = Vec::new();
+    everywhere(&dashboard, "datasource", &mut sources);
+    assert!(sources.len() > 40);
+    for source in sources {
+        assert_eq!(
+            source["uid"], "${datasource}",
+            "a data source of somebody else's Grafana"
+        );
+    }
+    let panels = dashboard["panels"].as_array().unwrap();
+    let ids: BTreeSet<_> = panels.iter().map(|p| p["id"].as_u64().unwrap()).collect();
+    assert_eq!(ids.len(), panels.len(), "two panels with one id");
+}
+
+/// A key that the service does not know would be found by the operator who copied it.
+#[test]
+fn every_token_in_the_notes_on_hsms_is_one_that_the_service_understands() {
+    let notes = read("docs/hsm.md");
+    let blocks: Vec<_> = notes
+        .split("\n```toml\n")
+        .skip(1)
+        .filter_map(|b| b.split("\n```").next())
+        .collect();
+    assert!(blocks.len() >= 7, "{blocks:?}");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("muhurdar.toml");
+    let tls = "[server.tls]\ncertificate = \"none\"\nkey = \"none\"\nclient_ca = \"none\"\n";
+    for block in blocks {
+        fs::write(&path, format!("{tls}{block}\n")).unwrap();
+        let output = muhurdar(&["check", "--config", path.to_str().unwrap()]);
+        // Nothing of it is there, so it is not fit; but it was understood.
+        assert_eq!(output.status.code(), Some(1), "{block}\n{}", output.text);
+    }
+}
+
+/// Every value under this key.
+fn everywhere<'a>(value: &'a Value, key: &str, found: &mut Vec<&'a Value>) {
+    match value {
+        Value::Object(fields) => {
+            found.extend(fields.get(key));
+            fields.values().for_each(|v| everywhere(v, key, found));
+        }
+        Value::Array(items) => items.iter().for_each(|v| everywhere(v, key, found)),
+        _ => {}
+    }
+}
+
+fn of_the_dashboard() -> Vec<Query> {
+    fn walk(value: &Value, place: &str, found: &mut Vec<Query>) {
+        let text = |key: &str| value[key].as_str();
+        let place = text("title").or(text("name")).unwrap_or(place);
+        if let Some(expr) = text("expr") {
+            let shows = text("legendFormat").or(text("titleFormat")).unwrap_or_default();
+            found.push(Query::new(place, expr, shows));
+        }
+        if let Some((metric, label)) =
+            text("query").and_then(|q| q.strip_prefix("label_values(")?.strip_suffix(')')?.split_once(','))
+        {
+            found.push(Query::new(place, metric, &format!("{{{{{}}}}}", label.trim())));
+        }
+        match value {
+            Value::Object(fields) => fields.values().for_each(|v| walk(v, place, found)),
+            Value::Array(items) => items.iter().for_each(|v| walk(v, place, found)),
+            _ => {}
+        }
+    }
+    let mut found = Vec::new();
+    walk(
+        &serde_json::from_str(&read("deploy/grafana/muhurdar.json")).unwrap(),
+        "",
+        &mut found,
+    );
+    found
+}
+
+fn of_the_rules() -> Vec<Query> {
+    let file = YamlOwned::load_from_str(&read("deploy/prometheus/muhurdar.rules.yaml")).unwrap();
+    let groups = file[0]["groups"].as_vec().unwrap();
+    let rules = groups.iter().flat_map(|group| group["rules"].as_vec().unwrap());
+    rules
+        .map(|rule| {
+            let annotation = |key: &str| rule["annotations"][key].as_str().unwrap();
+            let shows = format!("{} {}", annotation("summary"), annotation("action"));
+            Query::new(rule["alert"].as_str().unwrap(), rule["expr"].as_str().unwrap(), &shows)
+        })
+        .collect()
+}
+
+/// Refusals are counted from the first of their kind on; the table in the proto's head has all kinds.
+fn reasons() -> impl Iterator<Item = String> {
+    let proto = read("proto/muhurdar/seal/v1/seal.proto");
+    let table: Vec<_> = proto
+        .lines()
+        .filter_map(|line| line.strip_prefix("//   "))
+        .map(str::to_owned)
+        .collect();
+    let words = table
+        .into_iter()
+        .flat_map(|line| line.split(' ').map(str::to_owned).collect::<Vec<_>>());
+    words
+        .filter(|word| word.len() > 3 && word.chars().all(|c| c.is_ascii_uppercase() || c == '_'))
+        .chain(["INTERNAL".to_owned()])
 }

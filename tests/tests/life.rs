@@ -74,10 +74,20 @@ async fn five_hundred_seals_of_eight_callers_all_verify() {
     }
 }
 
+/// How often each end is tried: together twenty times.
+const ENDS: usize = 10;
+
 #[tokio::test]
 async fn after_sigterm_everything_admitted_is_answered() {
+    for round in 0..ENDS {
+        a_stream_at_sigterm(50 + 20 * round).await;
+    }
+}
+
+/// The signal comes after so many answers.
+async fn a_stream_at_sigterm(after: usize) {
     const ITEMS: usize = 2000;
-    let appliance = Builder::default().start();
+    let appliance = Builder::default().taxpayers(1).start();
     let mut client = Branch::of(&appliance, "branch-1").connect().await;
     let mut unary = client.clone();
 
@@ -113,7 +123,7 @@ async fn after_sigterm_everything_admitted_is_answered() {
                     );
                 }
                 assert!(answered.insert(answer.id), "each once");
-                if answered.len() == 50 {
+                if answered.len() == after {
                     appliance.signal("TERM");
                 }
             }
@@ -132,7 +142,7 @@ async fn after_sigterm_everything_admitted_is_answered() {
         (Code::Unavailable, "DRAINING"),
         "{refused:?}"
     );
-    assert!((50..ITEMS).contains(&answered.len()), "{} answered", answered.len());
+    assert!((after..ITEMS).contains(&answered.len()), "{} answered", answered.len());
     // Answered are the first ones that were read, without a gap: nothing admitted was lost.
     let last = answered.iter().map(|id| id.parse::<usize>().unwrap()).max().unwrap();
     assert_eq!(
@@ -151,7 +161,14 @@ async fn after_sigterm_everything_admitted_is_answered() {
 
 #[tokio::test]
 async fn every_call_in_flight_at_sigterm_is_answered_or_refused_in_words() {
-    let appliance = Builder::default().start();
+    for round in 0..ENDS {
+        calls_at_sigterm(20 + 10 * round).await;
+    }
+}
+
+/// The signal comes after so many answers.
+async fn calls_at_sigterm(after: usize) {
+    let appliance = Builder::default().taxpayers(1).start();
     let client = Branch::of(&appliance, "branch-1").connect().await;
     let calls: Vec<_> = (0..400)
         .map(|n| {
@@ -162,7 +179,7 @@ async fn every_call_in_flight_at_sigterm_is_answered_or_refused_in_words() {
         .collect();
     let mut sealed = 0;
     for (n, call) in calls.into_iter().enumerate() {
-        if n == 20 {
+        if n == after {
             appliance.signal("TERM");
         }
         match call.await.unwrap() {
@@ -170,7 +187,7 @@ async fn every_call_in_flight_at_sigterm_is_answered_or_refused_in_words() {
             Err(status) => assert_eq!(status.code(), Code::Unavailable, "{status:?}"),
         }
     }
-    assert!(sealed >= 20, "{sealed} sealed");
+    assert!(sealed >= after, "{sealed} sealed");
     assert_eq!(appliance.exit_code_within(END), Some(0), "the process ends, and well");
 }
 

@@ -5,8 +5,10 @@
 //! stall MS                                no C_Sign is answered for so long from now on
 //! engines N                               so many at once (0: no limit)
 //! canned on|off                           sign once per key and repeat that: no CPU
-//! rule FUNCTION TIMES|always|PROBABILITY DEED [CODE] [LABEL]
-//!                                         DEED: answer CODE, stick CODE, hang, flip, crash; a decimal point makes a probability
+//! no-read-only on|off                     C_OpenSession wants CKF_RW_SESSION
+//! rule FUNCTION TIMES|@N|always|PROBABILITY DEED [CODE] [LABEL]
+//!                                         DEED: answer CODE, stick CODE, hang, flip, crash; @N: at the Nth call from now, once;
+//!                                         a decimal point makes a probability
 //! release                                 calls that hang go on
 //! kill-sessions [LABEL]                   the HSM forgets its sessions
 //! forget-login [LABEL]                    and its logins
@@ -111,13 +113,17 @@ fn apply(state: &mut State, words: &[&str]) -> Result<String, String> {
         ["stall", ms] => state.stalled_until = Some(Instant::now() + Duration::from_millis(number(ms)?)),
         ["engines", n] => state.engines = Some(count(n)?).filter(|n| *n > 0),
         ["canned", on] => state.canned = *on == "on",
+        ["no-read-only", on] => state.no_read_only = *on == "on",
         ["rule", function, when, deed, rest @ ..] => {
             let when = match *when {
                 "always" => When::Always,
                 when if when.contains('.') => {
                     When::Chance(when.parse().map_err(|_| format!("{when:?} is no probability"))?)
                 }
-                when => When::Times(number(when)?),
+                when => match when.strip_prefix('@') {
+                    Some(nth) => When::At(number(nth)?),
+                    None => When::Times(number(when)?),
+                },
             };
             let (deed, rest) = match (*deed, rest) {
                 ("answer", [code, rest @ ..]) => (Deed::Answer(number(code)?), rest),

@@ -191,6 +191,9 @@ unsafe extern "C" fn open_session(
     decide!(C_OpenSession, None, Some(slot as u64));
     {
         let state = state::lock();
+        if state.no_read_only && flags & ck::CKF_RW_SESSION == 0 {
+            return ck::CKR_FUNCTION_FAILED;
+        }
         let alive = state
             .sessions
             .values()

@@ -21,6 +21,8 @@ pub(crate) struct Session {
 pub(crate) enum When {
     /// So many more times.
     Times(u64),
+    /// At the call of this number, counted from now, once.
+    At(u64),
     /// Always.
     Always,
     /// With this probability.
@@ -76,6 +78,8 @@ pub(crate) struct State {
     pub(crate) engines_busy: usize,
     /// Signatures are made once per key and then repeated: the module costs no CPU.
     pub(crate) canned: bool,
+    /// Read-only sessions are refused, as AWS CloudHSM's library does.
+    pub(crate) no_read_only: bool,
     pub(crate) cans: HashMap<u64, Vec<u8>>,
     pub(crate) calls: BTreeMap<&'static str, u64>,
     /// Calls that hang now.
@@ -151,7 +155,13 @@ impl State {
                         return Some(deed);
                     }
                 }
-                When::Times(0) => {}
+                When::Times(0) | When::At(0) => {}
+                When::At(left) => {
+                    self.rules[at].when = When::At(left - 1);
+                    if left == 1 {
+                        return Some(deed);
+                    }
+                }
                 When::Times(left) => {
                     self.rules[at].when = When::Times(left - 1);
                     return Some(deed);
@@ -238,6 +248,8 @@ pub(crate) fn work() {
     let latency = state.latency() + stalled;
     drop(state);
     if !latency.is_zero() {
+        // The kernel lets a sleeper oversleep by 50 us unless it is told not to; an HSM of 3 ms would be one of 3.05 ms.
+        let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1));
         std::thread::sleep(latency);
     }
     let mut state = lock();

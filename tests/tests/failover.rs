@@ -1,0 +1,136 @@
+//! Two HSMs with the same keys, one of which leaves, again and again, under load: every request is answered once or refused.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use muhurdar_proto::seal::v1::{SealStreamRequest, seal_stream_response::Outcome};
+use muhurdar_tests::{Appliance, Branch, Builder, RSA, invoice, refused_item};
+use tokio::{sync::mpsc, task::JoinSet, time::sleep};
+use tokio_stream::wrappers::ReceiverStream;
+
+const FAILOVERS: usize = 20;
+
+async fn until(what: &str, mut done: impl FnMut() -> bool) -> Duration {
+    let begun = Instant::now();
+    while !done() {
+        assert!(begun.elapsed() < Duration::from_secs(30), "{what}");
+        sleep(Duration::from_millis(10)).await;
+    }
+    begun.elapsed()
+}
+
+fn ready(appliance: &Appliance, token: &str) -> bool {
+    appliance.metric(&format!("muhurdar_token_ready{{token=\"{token}\"}}")) == 1.0
+}
+
+/// A stream that always has a few documents unanswered; at the end every item was answered, each once.
+async fn stream(appliance: &Appliance, over: Arc<AtomicBool>, sealed: Arc<AtomicUsize>) -> JoinSet<()> {
+    let mut client = Branch::of(appliance, "branch-1").connect().await;
+    let (send, requests) = mpsc::channel(8);
+    let mut tasks = JoinSet::new();
+    let stop = Arc::clone(&over);
+    tasks.spawn(async move {
+        let mut answers = client
+            .seal_stream(ReceiverStream::new(requests))
+            .await
+            .unwrap()
+            .into_inner();
+        let mut answered = HashSet::new();
+        while let Some(answer) = answers.message().await.unwrap() {
+            match answer.outcome.unwrap() {
+                Outcome::Response(_) => drop(sealed.fetch_add(1, Ordering::Relaxed)),
+                Outcome::Error(error) => panic!("another token could sign: {:?}", refused_item(&error)),
+            }
+            assert!(answered.insert(answer.id), "each once");
+        }
+        let asked = (0..answered.len()).map(|n| n.to_string()).collect();
+        assert_eq!(answered, asked, "none without an answer");
+    });
+    tasks.spawn(async move {
+        let mut id = 0;
+        while !stop.load(Ordering::Relaxed) {
+            let request = Some(Branch::request(RSA, invoice(RSA, "")));
+            let item = SealStreamRequest {
+                id: id.to_string(),
+                request,
+            };
+            send.send(item).await.unwrap();
+            id += 1;
+        }
+    });
+    tasks
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn twenty_failovers_between_two_hsms_lose_no_request() {
+    let appliance = Builder::default()
+        .taxpayers(1)
+        .hsm(4, Duration::from_millis(2))
+        .twins()
+        .start();
+    assert!(
+        ready(&appliance, "dev") && ready(&appliance, "twin"),
+        "{}",
+        appliance.log()
+    );
+    let (over, sealed) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let mut streams = Vec::new();
+    for _ in 0..3 {
+        streams.push(stream(&appliance, Arc::clone(&over), Arc::clone(&sealed)).await);
+    }
+    let mut slowest = Duration::ZERO;
+    for round in 0..FAILOVERS {
+        let name = ["dev", "twin"][round % 2];
+        let command = |line: &str| {
+            if name == "dev" {
+                appliance.token(line)
+            } else {
+                appliance.twin(line)
+            }
+        };
+        let before = sealed.load(Ordering::Relaxed);
+        command("remove muhurdar-dev");
+        until("it is noticed", || !ready(&appliance, name)).await;
+        until("the other one signs", || sealed.load(Ordering::Relaxed) > before + 20).await;
+        command("return muhurdar-dev");
+        slowest = slowest.max(until("it is back", || ready(&appliance, name)).await);
+    }
+    over.store(true, Ordering::Relaxed);
+    for tasks in streams {
+        let _ = tasks.join_all().await;
+    }
+    println!(
+        "{FAILOVERS} failovers, {} sealed, none refused; back after {slowest:?} at most",
+        sealed.load(Ordering::Relaxed)
+    );
+    appliance.signal("TERM");
+    assert_eq!(appliance.exit_code_within(Duration::from_secs(40)), Some(0));
+}
+
+/// A crash of the vendor's library takes its process with it, and nothing else.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_library_that_crashes_costs_no_request() {
+    let appliance = Builder::default()
+        .taxpayers(1)
+        .hsm(4, Duration::from_millis(2))
+        .twins()
+        .start();
+    let (over, sealed) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let tasks = stream(&appliance, Arc::clone(&over), Arc::clone(&sealed)).await;
+    for _ in 0..3 {
+        let before = sealed.load(Ordering::Relaxed);
+        appliance.twin("rule C_Sign 1 crash");
+        until("the other one signs", || sealed.load(Ordering::Relaxed) > before + 100).await;
+        until("the process is replaced", || ready(&appliance, "twin")).await;
+    }
+    over.store(true, Ordering::Relaxed);
+    let _ = tasks.join_all().await;
+}
