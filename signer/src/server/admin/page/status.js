@@ -74,7 +74,7 @@ function chart(id, curves, unit) {
     const hair = draw('line', { class: 'hair', x1: 0, x2: 0, y1: 0, y2: 57, visibility: 'hidden' });
     svg.append(hair);
     const keys = curves.length > 1 ? curves.map(c => el('span', `key ${c.name}`, c.label)) : [];
-    const ends = el('div', 'ends', el('span', '', '5 min ago'), ...keys, el('span', '', 'now'));
+    const ends = el('div', 'ends', el('span', '', '−5 min'), ...keys, el('span', '', 'now'));
     const highest = el('div', 'most', values.length ? `at most ${unit(most)}` : '');
     const read = event => {
       const box = svg.getBoundingClientRect(), share = Math.min(1, Math.max(0, (event.clientX - box.left) / box.width));
@@ -88,6 +88,11 @@ function chart(id, curves, unit) {
     return [svg, ends, highest];
   });
 }
+// A few refusals now and then would be a row of needles: the mean of five seconds, as the figure above it.
+const calm = values => values.map((_, i) => {
+  const some = values.slice(Math.max(0, i - 4), i + 1);
+  return some.reduce((a, b) => a + b, 0) / some.length;
+});
 function table(heads, rows, none) {
   if (!rows.length) return el('p', 'nothing', none);
   const cell = (tag, value) => {
@@ -155,7 +160,7 @@ function show(d) {
   const c = d.curves;
   chart('rate-chart', [{ name: 'rate', values: c.rate }], v => `${few(v)}/s`);
   chart('latency-chart', [{ name: 'p99', label: '99 %', values: c.p99 }, { name: 'p50', label: 'half', values: c.p50 }], times);
-  chart('refused-chart', [{ name: 'refused', values: c.refused }], v => `${few(v)}/s`);
+  chart('refused-chart', [{ name: 'refused', values: calm(c.refused) }], v => `${few(v)}/s`);
   queue(d);
   put('tokens', d.tokens.map(t => [t, t.last_error && ago(d.at, t.last_error.at)]), () => d.tokens.map(t => token(d, t)));
   put('priorities', d.priorities, () => table(['priority', n('waiting'), n('sealed/s'), n('half in'), n('99 % in')],
