@@ -5,7 +5,7 @@
 use std::{
     io::{Read as _, Write as _},
     net::TcpStream,
-    path::{Path, PathBuf},
+    path::Path,
     time::Duration,
 };
 
@@ -13,13 +13,6 @@ use muhurdar_proto::seal::v1::Priority;
 use muhurdar_tests::{Appliance, Branch, Browser, Builder, EC, Flood, RSA, invoice, skipped};
 use serde_json::Value;
 use tokio::time::sleep;
-
-/// Pictures for the documentation go here, where somebody asks for them: `MUHURDAR_SCREENSHOTS=docs`. They show a service
-/// that has worked for five minutes, so the test takes as long.
-fn pictures() -> Option<PathBuf> {
-    let folder = std::env::var_os("MUHURDAR_SCREENSHOTS")?;
-    Some(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).join(folder))
-}
 
 fn status(appliance: &Appliance) -> Value {
     let (line, body) = appliance.get("/status.json");
@@ -104,9 +97,6 @@ async fn people_see_the_service_work_and_fail_and_recover_and_are_told_when_they
     }
     browser.wait_until("document.querySelectorAll('.lanes .busy').length > 0");
     browser.wait_until("document.querySelectorAll('.curve.rate')[0].getAttribute('d').length > 20");
-    if let Some(folder) = pictures() {
-        take(&appliance, &mut browser, &folder).await;
-    }
     // On a telephone nothing sticks out.
     browser.look_like(360, 740, true, true);
     browser.wait_until("document.documentElement.scrollWidth <= 360 && innerWidth === 360");
@@ -134,11 +124,27 @@ async fn people_see_the_service_work_and_fail_and_recover_and_are_told_when_they
     drop(flood);
 }
 
-/// The service after five minutes, in which its HSM had a bad moment, as it looks to three people.
-async fn take(appliance: &Appliance, browser: &mut Browser, folder: &Path) {
-    sleep(Duration::from_secs(200)).await;
-    appliance.token("rule C_Sign 1 answer 0x30");
-    sleep(Duration::from_secs(100)).await;
+/// Not a test: the pictures in docs/, of a service that has worked for five minutes, in which one of its HSMs had a bad moment.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "makes docs/status-*.png, and takes five minutes"]
+async fn pictures_for_the_documentation() {
+    let appliance = Builder::default().hsm(4, Duration::from_millis(25)).twins().start();
+    let Some(mut browser) = Browser::start() else {
+        return skipped("chromium is not installed (apt-get install chromium)");
+    };
+    let mut bulk = Branch::request(RSA, invoice(RSA, ""));
+    bulk.priority = Priority::Bulk.into();
+    let flood = Flood::of(&appliance, "branch-1", bulk, 30).await;
+    let callers = [
+        caller(&appliance, "branch-1", Priority::Interactive, Duration::from_millis(25)),
+        caller(&appliance, "branch-2", Priority::Normal, Duration::from_millis(15)),
+    ];
+    sleep(Duration::from_secs(230)).await;
+    appliance.twin("rule C_Sign 1 answer 0x30");
+    sleep(Duration::from_secs(75)).await;
+    browser.open(&format!("http://{}/", appliance.admin_address()));
+    browser.wait_until("document.getElementById('state').textContent === 'ready'");
+    let docs = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs"));
     for (name, width, height, mobile, dark) in [
         ("desktop", 1240, 900, false, false),
         ("dark", 1240, 900, false, true),
@@ -146,8 +152,10 @@ async fn take(appliance: &Appliance, browser: &mut Browser, folder: &Path) {
     ] {
         browser.look_like(width, height, mobile, dark);
         sleep(Duration::from_millis(1500)).await;
-        browser.picture(&folder.join(format!("status-{name}.png")));
+        browser.picture(&docs.join(format!("status-{name}.png")));
     }
+    callers.iter().for_each(tokio::task::JoinHandle::abort);
+    drop(flood);
 }
 
 #[tokio::test]
