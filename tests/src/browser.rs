@@ -96,6 +96,8 @@ impl Browser {
         for domain in ["Page.enable", "Runtime.enable", "Log.enable"] {
             browser.call(domain, &json!({}));
         }
+        // A picture has no use for them.
+        browser.call("Emulation.setScrollbarsHidden", &json!({ "hidden": true }));
         Some(browser)
     }
 
@@ -171,7 +173,6 @@ impl Browser {
     /// # Panics
     /// Where the file cannot be written.
     pub fn picture(&mut self, file: &Path) {
-        self.call("Emulation.setScrollbarsHidden", &json!({ "hidden": true }));
         let shot = self.call(
             "Page.captureScreenshot",
             &json!({ "format": "png", "captureBeyondViewport": true }),

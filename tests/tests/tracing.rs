@@ -300,7 +300,7 @@ async fn a_slow_request_is_a_line_that_tells_where_its_time_went_and_a_quick_one
     let steps = ["admit_ms", "queue_ms", "digest_ms", "sign_ms", "check_ms", "splice_ms"];
     let together: f64 = steps.map(number).iter().sum();
     assert!(together <= number("took_ms") + 0.1, "{line}");
-    assert!(number("took_ms") - together < 200.0, "its steps account for it: {line}");
+    assert!(together > number("took_ms") / 2.0, "its steps account for it: {line}");
     for word in [secret, "Gizli", RSA] {
         assert!(
             !lines.iter().any(|line| line.to_string().contains(word)),
