@@ -14,7 +14,7 @@ test: ## fresh machine to every test passed
 bench: ## the benchmarks, with a table at the end
 	@scripts/bench.sh
 
-fuzz: ## fuzzes the document engine, needs a nightly compiler and cargo-fuzz (SECONDS=1200, for each target)
+fuzz: ## fuzzes the document engine and the front end, needs a nightly compiler and cargo-fuzz (SECONDS=1200, for each target)
 	@scripts/fuzz.sh $(SECONDS)
 
 soak: ## the token pool under load on a long bad day (MINUTES=10)

@@ -36,3 +36,8 @@ pub use profile::DocumentType;
 pub use scope::{Ns, Scope};
 pub use splice::Seal;
 pub use verify::{Verified, VerifyError, VerifyOptions, verify};
+
+/// Compiles the code of the README with the tests of the documentation.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -348,7 +348,8 @@ async fn seal_anew(
     request: wire::SealRequest,
     deadline: Option<Instant>,
 ) -> Result<Answered, Refusal> {
-    let sealed = pipeline.seal(caller, read(request, deadline)?).await?;
+    // On the heap: it is ten kilobytes, and whoever awaits, spawns or keeps it would copy them each time.
+    let sealed = Box::pin(pipeline.seal(caller, read(request, deadline)?)).await?;
     let (response, admitted) = split(sealed);
     Ok(Answered {
         response,
