@@ -1,8 +1,7 @@
 //! `SealService`: each call to the pipeline, and its outcome to the wire.
 
-use std::{future::Future, panic::AssertUnwindSafe, sync::Arc, time::Instant};
+use std::{sync::Arc, time::Instant};
 
-use futures_util::FutureExt as _;
 use muhurdar_proto::seal::v1::{self as wire, seal_service_server::SealService};
 use prost::Message as _;
 use tokio::sync::{Semaphore, mpsc};
@@ -11,6 +10,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{
     Live, Peer,
+    contained::contained,
     large::LargeCall,
     messages::{deadline, read, read_digest, seal_info, split, wire_receipt},
     oversize,
@@ -22,7 +22,7 @@ use crate::{
     idempotency::{Fingerprint, Found, Key},
     pipeline::{Pipeline, SignedDigest},
     refusal::Refusal,
-    trace::{self, Journey, Method, Origin},
+    trace::{Method, Origin},
 };
 
 /// The most seals on one page of `ListSeals`, and the default.
@@ -380,22 +380,4 @@ async fn seal_digest(
         pipeline.seal_digest(caller, request).await
     })
     .await
-}
-
-/// Follows a request to its end. A panic is its own. (No `async fn`: that would hold the work twice.)
-fn contained<T>(
-    journey: Journey,
-    work: impl Future<Output = Result<T, Refusal>>,
-) -> impl Future<Output = Result<T, Refusal>> {
-    journey.follow(AssertUnwindSafe(work).catch_unwind().map(|outcome| {
-        let outcome = outcome.unwrap_or_else(|_| {
-            tracing::error!(request = %trace::request_id(), "a request panicked; it was answered INTERNAL");
-            Err(Refusal::Internal)
-        });
-        trace::ended(match &outcome {
-            Ok(_) => "sealed",
-            Err(refusal) => refusal.reason().unwrap_or("UNAUTHENTICATED"),
-        });
-        outcome
-    }))
 }
