@@ -38,6 +38,7 @@ pub(crate) fn watch(pool: &Weak<Shared>) {
         for slot in &shared.slots {
             look(&shared, slot);
         }
+        shared.watched.store(shared.clock.now(), Ordering::Relaxed);
         drop(shared);
         std::thread::sleep(LOOK);
     }

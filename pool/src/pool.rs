@@ -1,7 +1,7 @@
 //! The pool's front door.
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
@@ -77,6 +77,7 @@ impl Pool {
             queue_limit: config.queue_limit.max(1),
             runtime: tokio::runtime::Handle::current(),
             closing: AtomicBool::new(false),
+            watched: AtomicU64::new(0),
             slots,
         });
         for slot in &shared.slots {

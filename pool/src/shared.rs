@@ -1,7 +1,7 @@
 //! What requests, lanes, supervisors and the watchdog share, and the moves between them. Nothing here calls a token.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -32,6 +32,8 @@ pub(crate) struct Shared {
     pub(crate) queue_limit: usize,
     pub(crate) runtime: tokio::runtime::Handle,
     pub(crate) closing: AtomicBool,
+    /// When the watchdog has looked last, in nanoseconds of the clock.
+    pub(crate) watched: AtomicU64,
 }
 
 impl std::fmt::Debug for Shared {

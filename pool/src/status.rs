@@ -23,6 +23,9 @@ pub struct Status {
     pub signatures: u64,
     /// CPU time of this machine spent inside the tokens' calls.
     pub token_cpu: Duration,
+    /// Since the watchdog has last looked at every lane; it does so many times a second. Where it is stuck, a call that hangs
+    /// is given up no more.
+    pub watchdog_silence: Duration,
 }
 
 impl Status {
@@ -131,6 +134,12 @@ pub(crate) fn read(shared: &Shared) -> Status {
         queued,
         signatures: tokens.iter().map(|t| t.signatures).sum(),
         token_cpu: tokens.iter().map(|t| t.token_cpu).sum(),
+        watchdog_silence: Duration::from_nanos(
+            shared
+                .clock
+                .now()
+                .saturating_sub(shared.watched.load(Ordering::Relaxed)),
+        ),
         tokens,
     }
 }

@@ -50,6 +50,10 @@ fn main() -> ExitCode {
                 an_idle_slot_is_kept_alive,
             ),
             test(
+                "the_watchdog_tells_when_it_has_looked_last",
+                the_watchdog_tells_when_it_has_looked_last,
+            ),
+            test(
                 "selecting_what_is_not_there_says_what_is",
                 selecting_what_is_not_there_says_what_is,
             ),
@@ -312,6 +316,23 @@ async fn an_idle_slot_is_kept_alive() {
     while pool.status().tokens[0].heartbeats < 2 || pool.status().signatures < 2 {
         assert!(Instant::now() < until, "no heartbeat: {:?}", pool.status());
         tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    pool.close().await;
+}
+
+async fn the_watchdog_tells_when_it_has_looked_last() {
+    let pool = open(vec![token("watched", &[Generate::Rsa(2048)])]).await;
+    let until = Instant::now() + Duration::from_secs(10);
+    let mut before = Duration::ZERO;
+    // The silence grows until the next look, and then begins anew.
+    loop {
+        let silence = pool.status().watchdog_silence;
+        if silence < before {
+            break;
+        }
+        before = silence;
+        assert!(Instant::now() < until, "nobody has looked for {silence:?}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
     pool.close().await;
 }

@@ -5,6 +5,7 @@ use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use muhurdar_pool::Pool;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -12,6 +13,7 @@ use crate::{
     compute::Compute,
     config::{Config, RsaMechanism},
     idempotency::{Idempotency, Memory},
+    notify::Notifier,
     pace::Watch,
     pipeline::{Large, Pipeline, Rules},
     reload::{self, Reloader},
@@ -19,6 +21,7 @@ use crate::{
     server::{Health, ServeError, Server, admin::Admin},
     telemetry::Metrics,
     tokens,
+    trace::{Recorder, TraceError},
     turns::Turns,
 };
 
@@ -58,6 +61,9 @@ pub enum StartError {
     /// The folder for large documents.
     #[error("server.spool_dir: no file can be made in {0}")]
     Spool(std::io::Error),
+    /// The collector of traces.
+    #[error(transparent)]
+    Trace(#[from] TraceError),
     /// Metrics.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -95,6 +101,7 @@ impl Appliance {
             pool,
             compute: Compute::new(config.sealing.digest_threads).map_err(StartError::Threads)?,
             metrics,
+            recorder: Recorder::new(&config)?,
             large: Large::new(&config).map_err(StartError::Spool)?,
             rules: ArcSwap::from_pointee(Rules::new(&config)),
             tokens_hash: config.tokens.iter().any(|t| t.rsa_mechanism == RsaMechanism::ShaPkcs),
@@ -142,19 +149,22 @@ impl Appliance {
             config,
         } = self;
         let drain_timeout = config.server.drain_timeout;
-        let health = server.health();
+        let (health, notifier) = (server.health(), Notifier::start());
         let (end, admin_end) = (CancellationToken::new(), CancellationToken::new());
         let reloader = Reloader::new(source.to_owned(), config, Arc::clone(&pipeline), server.live());
-        tokio::spawn(reload::watch(reloader, end.clone()).map_err(ServeError::Signals)?);
-        let readiness = tokio::spawn(watch_readiness(Arc::clone(&pipeline), health.clone(), end.clone()));
+        tokio::spawn(reload::watch(reloader, notifier.clone(), end.clone()).map_err(ServeError::Signals)?);
         let admin = tokio::spawn(admin.serve(Arc::clone(&pipeline), admin_end.clone().cancelled_owned()));
         let mut serving = tokio::spawn(server.serve(Arc::clone(&pipeline), end.clone().cancelled_owned()));
+        let looking = watch_readiness(Arc::clone(&pipeline), health.clone(), notifier.clone(), end.clone());
+        let readiness = tokio::spawn(looking);
+        tokio::spawn(keep_alive(Arc::clone(&pipeline), notifier.clone()));
 
         tokio::select! {
             () = stop => {}
             ended = &mut serving => return flatten(ended),
         }
         tracing::info!(in_flight = pipeline.gate.in_flight(), "draining");
+        notifier.stopping(draining(&pipeline));
         health.set(false).await;
         pipeline.gate.close();
         if tokio::time::timeout(drain_timeout, pipeline.gate.drained())
@@ -182,6 +192,8 @@ impl Appliance {
         // The process must not end while a thread is inside the module: a library whose destructors run under a call of
         // its own crashes (seen with SoftHSM2). A call that hangs is not waited for.
         drop(tokio::time::timeout(GOODBYE, pipeline.pool.close()).await);
+        let recorder = Arc::clone(&pipeline.recorder);
+        drop(tokio::time::timeout(GOODBYE, tokio::task::spawn_blocking(move || recorder.close())).await);
         tracing::info!("drained");
         outcome
     }
@@ -192,8 +204,8 @@ fn flatten(ended: Result<Result<(), ServeError>, tokio::task::JoinError>) -> Res
     ended.unwrap_or(Ok(()))
 }
 
-async fn watch_readiness(pipeline: Arc<Pipeline>, health: Health, end: CancellationToken) {
-    let (mut last, mut pace) = (None, Watch::default());
+async fn watch_readiness(pipeline: Arc<Pipeline>, health: Health, notifier: Notifier, end: CancellationToken) {
+    let (mut last, mut said, mut pace) = (None, String::new(), Watch::default());
     while !end.is_cancelled() {
         let ready = pipeline.readiness();
         pipeline.door.set_pace(pace.look(&pipeline.pool));
@@ -205,9 +217,59 @@ async fn watch_readiness(pipeline: Arc<Pipeline>, health: Health, end: Cancellat
             }
             last = Some(ready.is_ok());
         }
+        let status = in_a_line(&pipeline, ready);
+        if status != said {
+            said.clone_from(&status);
+            if ready.is_ok() {
+                notifier.ready(status);
+            } else {
+                notifier.status(status);
+            }
+        }
         tokio::select! {
             () = tokio::time::sleep(READINESS_INTERVAL) => {}
             () = end.cancelled() => {}
+        }
+    }
+}
+
+/// How the service is, for people who ask the service manager.
+fn in_a_line(pipeline: &Pipeline, ready: Result<(), &'static str>) -> String {
+    if pipeline.gate.is_closed() {
+        return draining(pipeline);
+    }
+    if let Err(why) = ready {
+        return format!("not ready: {}", why.trim_end());
+    }
+    let tokens = pipeline.pool.status().tokens;
+    let signing = tokens.iter().filter(|t| t.is_ready()).count();
+    format!(
+        "ready: {signing} of {} tokens sign, for {} taxpayers",
+        tokens.len(),
+        pipeline.seals.load().len()
+    )
+}
+
+fn draining(pipeline: &Pipeline) -> String {
+    format!("draining: {} documents are to be answered", pipeline.gate.in_flight())
+}
+
+/// Gives the service manager its sign of life for as long as there is life: this task runs only where the runtime turns,
+/// and it is silent where nobody watches the tokens' calls any more, since then a call that hangs would hang for ever.
+async fn keep_alive(pipeline: Arc<Pipeline>, notifier: Notifier) {
+    let Some(pace) = notifier.pace() else { return };
+    let mut beats = tokio::time::interval(pace);
+    beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        beats.tick().await;
+        let silence = pipeline.pool.status().watchdog_silence;
+        if silence < pace {
+            notifier.alive();
+        } else {
+            tracing::error!(
+                ?silence,
+                "nobody watches the tokens' calls; the service manager gets no sign of life"
+            );
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The service itself, as `muhurdar dev` runs it: a SoftHSM2 token, a test CA, ephemeral ports, a folder that goes away.
 
 use std::{
+    ffi::OsString,
     fs,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{SocketAddr, TcpStream},
@@ -12,7 +13,11 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::{binary, certify, muhurdar, process::own_folder};
+use crate::{
+    binary, certify,
+    hsm::{behind_a_distant_hsm, with_a_twin},
+    muhurdar,
+};
 
 /// Making keys takes most of it, on a machine that has other things to do.
 const START: Duration = Duration::from_secs(120);
@@ -43,6 +48,7 @@ pub struct Builder {
     edits: Vec<(String, String)>,
     clients: Vec<(String, String)>,
     hsm: Option<(usize, Duration)>,
+    environment: Vec<(String, OsString)>,
     twins: bool,
 }
 
@@ -83,6 +89,13 @@ impl Builder {
         self
     }
 
+    /// A variable in the environment of the service.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: impl Into<OsString>) -> Self {
+        self.environment.push((name.to_owned(), value.into()));
+        self
+    }
+
     /// The same keys on a second token, each token in a process of its own, as two HSMs that mirror each other.
     /// [`Appliance::twin`] commands the second one. Wants [`Builder::hsm`].
     #[must_use]
@@ -102,7 +115,12 @@ impl Builder {
         let mut arguments = vec!["dev".to_owned(), "--dir".to_owned(), dir.display().to_string()];
         arguments.extend(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"].map(str::to_owned));
         arguments.extend(self.arguments);
-        let prepared = Prepared { folder, dir, arguments };
+        let prepared = Prepared {
+            folder,
+            dir,
+            arguments,
+            environment: self.environment,
+        };
         let only: Vec<_> = prepared
             .arguments
             .iter()
@@ -145,6 +163,7 @@ pub struct Prepared {
     folder: TempDir,
     dir: PathBuf,
     arguments: Vec<String>,
+    environment: Vec<(String, OsString)>,
 }
 
 impl Prepared {
@@ -166,6 +185,7 @@ impl Prepared {
             .args(&self.arguments)
             .env("LOG", &log)
             .env("FOLDER", &folder)
+            .envs(self.environment)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -354,69 +374,6 @@ impl Drop for Appliance {
         drop(self.stdin.take());
         // An error would say that the keeper is gone already.
         drop(self.keeper.wait());
-    }
-}
-
-/// The configuration with the module that misbehaves on command before its own one.
-fn behind_a_distant_hsm(config: &str, dir: &Path, engines: usize, latency: Duration) -> String {
-    let library = own_folder().join("deps/libmuhurdar_faulty_token.so");
-    assert!(
-        library.exists(),
-        "{}: cargo builds it with these tests",
-        library.display()
-    );
-    let mut out = String::new();
-    for line in config.lines() {
-        let (key, value) = line.split_once(" = ").unwrap_or((line, ""));
-        let line = match key {
-            "module" => format!("module = {:?}", library.display().to_string()),
-            "sessions" => format!("sessions = {engines}"),
-            "environment" => {
-                let module = config.lines().find_map(|l| l.strip_prefix("module = "));
-                format!(
-                    "environment = {{ FAULTY_TOKEN_MODULE = {}, FAULTY_TOKEN_CONTROL = {:?}, FAULTY_TOKEN_START = {:?}, {}",
-                    module.expect("dev writes it").trim(),
-                    dir.join("token.sock").display().to_string(),
-                    format!("engines {engines};latency {}", latency.as_micros()),
-                    value.trim_start_matches("{ "),
-                )
-            }
-            _ => line.to_owned(),
-        };
-        out += &line;
-        out.push('\n');
-    }
-    out
-}
-
-/// The configuration with a second token, a copy of the first one's files. Each runs in a process of its own: a library reads
-/// its environment once.
-fn with_a_twin(config: &str, dir: &Path) -> String {
-    let (first, second) = (dir.join("token"), dir.join("twin"));
-    copy(&first, &second);
-    let conf = second.join("softhsm2.conf");
-    let text = fs::read_to_string(&conf).expect("dev writes softhsm2.conf");
-    let moved = text.replace(&first.display().to_string(), &second.display().to_string());
-    fs::write(&conf, moved).expect("a copy can be written");
-    let begin = config.find("[[token]]").expect("dev writes a token");
-    let end = config[begin..].find("[[client]]").map_or(config.len(), |at| begin + at);
-    let token = config[begin..end].replace("[[token]]\n", "[[token]]\nisolation = \"process\"\n");
-    let twin = token
-        .replace("name = \"dev\"", "name = \"twin\"")
-        .replace("/token/", "/twin/")
-        .replace("token.sock", "twin.sock");
-    format!("{}{token}{twin}{}", &config[..begin], &config[end..])
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).expect("a folder can be made");
-    for entry in fs::read_dir(from).expect("it is a folder").flatten() {
-        let (path, copied) = (entry.path(), to.join(entry.file_name()));
-        if path.is_dir() {
-            copy(&path, &copied);
-        } else {
-            fs::copy(&path, &copied).expect("a file can be copied");
-        }
     }
 }
 

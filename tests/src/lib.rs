@@ -7,15 +7,18 @@
 //! A fixture that cannot do its work panics with what to do about it; these are tests.
 
 mod appliance;
+mod browser;
 mod client;
 mod data;
 mod documents;
 mod flood;
+mod hsm;
 mod oracle;
 mod pki;
 mod process;
 
 pub use appliance::{Appliance, Builder, Prepared};
+pub use browser::Browser;
 pub use client::{Branch, Refused, refused, refused_item};
 pub use data::{files, shared, skipped};
 pub use documents::{EC, RSA, invoice, sealer_of};

@@ -314,7 +314,7 @@ async fn a_client_has_only_those_documents_sealed_that_it_may() {
     is(&refused, Code::PermissionDenied, "ACCESS");
     assert!(status.message().contains("documents"), "{status:?}");
     let sample = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/samples/eirsaliye.xml");
-    let waybill = std::fs::read(sample).unwrap();
+    let waybill = fs::read(sample).unwrap();
     let sealed = waybills.seal(Branch::request(RSA, waybill)).await;
     assert!(sealed.is_ok(), "its taxpayer is one of the pattern's: {sealed:?}");
 }

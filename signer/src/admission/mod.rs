@@ -32,6 +32,7 @@ use self::{
 use crate::{
     config::{Limits, Priority},
     refusal::Refusal,
+    trace::{self, Step},
 };
 
 /// How many of one priority a more urgent one may overtake on its way to a lane: as many as can wait there, and not so many
@@ -111,6 +112,8 @@ impl Door {
     /// # Errors
     /// As [`Door::admit`].
     pub fn enter(&self, caller: &Caller, errand: Errand) -> Result<Visit, Refusal> {
+        let _step = trace::step(Step::Admit);
+        trace::admitting(&caller.name, errand.priority, errand.bytes);
         caller.may_be(errand.priority)?;
         let taken = self.gate.admit(errand.bytes, errand.deadline).and_then(|place| {
             let soon = || self.queue.service_time();
@@ -150,7 +153,9 @@ impl Door {
             cost: SIGNATURE.saturating_add(bytes),
             deadline,
         };
+        let step = trace::step(Step::Queue);
         let ticket = self.queue.ticket(ask).await?;
+        drop(step);
         Ok(Admitted {
             deadline,
             turn: ticket.number() + LEAD * priority as u64,
@@ -173,8 +178,14 @@ impl Door {
     /// Sets the gauges to what is true now.
     pub fn observe(&self) {
         for priority in Priority::ALL {
-            self.meters.depth(priority, self.queue.waiting(priority));
+            self.meters.depth(priority, self.waiting(priority));
         }
+    }
+
+    /// How many wait for their turn with this priority.
+    #[must_use]
+    pub fn waiting(&self, priority: Priority) -> usize {
+        self.queue.waiting(priority)
     }
 
     /// How long a document takes to be served, of late.

@@ -70,6 +70,7 @@ fn start_failure(error: &StartError) -> Failure {
         StartError::Serve(ServeError::Tls(_))
         | StartError::Tokens(_)
         | StartError::Certificates(_)
+        | StartError::Trace(_)
         | StartError::Spool(_) => Failure::usage(error),
         // A supervisor that starts the service again and again must not spend the PIN's tries: the unit lists this code.
         StartError::Pool(OpenError::Latched { .. } | OpenError::Pin { .. }) => Failure::new(exit::PERMISSION, error),

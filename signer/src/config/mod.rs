@@ -6,6 +6,7 @@
 
 mod client;
 mod form;
+mod seeing;
 mod token;
 mod validate;
 
@@ -23,11 +24,12 @@ use serde::Deserialize;
 pub use self::{
     client::{Call, Client, Document, Priority, Quota},
     form::Form,
+    seeing::{Log, LogFormat, Telemetry},
     token::{InitArgs, Isolation, RsaMechanism, Token},
 };
 
 /// Everything that the service is told.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// Where to listen, and with which certificate.
@@ -53,6 +55,9 @@ pub struct Config {
     /// What is written about the work.
     #[serde(default)]
     pub log: Log,
+    /// Who else is told about it.
+    #[serde(default)]
+    pub telemetry: Telemetry,
 }
 
 /// `[server]`
@@ -217,30 +222,6 @@ impl Default for Idempotency {
             bytes: ByteSize::mib(64),
         }
     }
-}
-
-/// `[log]`
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Log {
-    /// Lines for people or for machines.
-    pub format: LogFormat,
-    /// A filter as `tracing-subscriber` reads it, such as `info` or `info,muhurdar::audit=off`. The environment variable
-    /// MUHURDAR_LOG goes before it.
-    pub filter: Option<String>,
-}
-
-/// How log lines look.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum LogFormat {
-    /// For people on a terminal, JSON elsewhere.
-    #[default]
-    Auto,
-    /// For people.
-    Human,
-    /// A JSON object a line.
-    Json,
 }
 
 /// What is wrong with a configuration. Always the operator's to mend (exit 64).

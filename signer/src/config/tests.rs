@@ -171,3 +171,23 @@ fn a_clients_taxpayers_may_be_patterns_and_in_a_file() {
     let bad = read(&format!("{SMALL}{client}")).unwrap_err().to_string();
     assert!(bad.contains("12345x"), "{bad}");
 }
+
+#[test]
+fn traces_go_to_a_url_and_a_share_is_from_0_to_1() {
+    let with = |lines: &str| parse(&format!("{SMALL}\n[telemetry]\n{lines}"));
+    let config = with("otlp_endpoint = \"http://127.0.0.1:4317\"\nsample_ratio = 0.25").unwrap();
+    assert_eq!(config.telemetry.sample_ratio, 0.25);
+    assert_eq!(
+        parse(SMALL).unwrap().telemetry.otlp_endpoint,
+        None,
+        "off where nothing is said"
+    );
+    for (lines, complaint) in [
+        ("otlp_endpoint = \"127.0.0.1:4317\"", "http://HOST:4317"),
+        ("sample_ratio = 1.5", "from 0 to 1"),
+        ("sample_ratio = nan", "from 0 to 1"),
+    ] {
+        let error = with(lines).unwrap_err().to_string();
+        assert!(error.contains(complaint), "{error}");
+    }
+}

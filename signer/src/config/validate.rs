@@ -32,6 +32,7 @@ impl Config {
         if let Some(bad) = self.taxpayers.keys().find(|number| !is_taxpayer(number)) {
             return Err(format!("taxpayer \"{bad}\" is no VKN (10 digits) or TCKN (11)"));
         }
+        self.telemetry.validate()?;
         self.limits.validate()
     }
 }

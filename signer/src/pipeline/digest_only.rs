@@ -6,13 +6,13 @@ use std::{sync::Arc, time::Instant};
 use jiff::Timestamp;
 use muhurdar_pool::SignInput;
 use muhurdar_xades::{DigestAlgorithm, DocumentType, KeyType, SignatureAlgorithm};
-use uuid::Uuid;
 
 use super::{Attempts, Pipeline, Receipt, hash};
 use crate::{
     admission::{Admitted, Caller, Errand},
     config::{Call, Priority},
     refusal::Refusal,
+    trace,
 };
 
 /// What a hash-only call asks for.
@@ -49,10 +49,13 @@ impl Pipeline {
     /// # Errors
     /// Every row of the contract's error table that does not concern a document.
     pub async fn seal_digest(&self, caller: &Caller, request: DigestRequest) -> Result<SignedDigest, Refusal> {
-        let document_type = request.document_type;
+        let (document_type, priority, begun) = (request.document_type, request.priority, Instant::now());
         let outcome = self.seal_digest_unmeasured(caller, request).await;
         match &outcome {
-            Ok(signed) => self.metrics.sealed(signed.receipt.document_type),
+            Ok(signed) => {
+                self.metrics.sealed(signed.receipt.document_type);
+                self.metrics.took(priority, begun.elapsed());
+            }
             Err(refusal) => self.metrics.refused(refusal, document_type),
         }
         outcome
@@ -86,7 +89,7 @@ impl Pipeline {
         };
         admitted.signed();
         let receipt = Receipt {
-            id: Uuid::now_v7(),
+            id: trace::request_id(),
             client: Arc::clone(&caller.name),
             used: seal,
             document_type: request.document_type,

@@ -14,7 +14,6 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use muhurdar_pool::{Hash, Pool, SignInput, Signed};
 use muhurdar_xades::{self as xades, DigestAlgorithm, DocumentType, Policy, Prepared, Sealer, Sealing};
-use uuid::Uuid;
 
 pub(crate) use self::large::{Large, MAX_PIECE};
 pub use self::{
@@ -31,6 +30,7 @@ use crate::{
     refusal::{LATER, Refusal},
     seals::{Seal, Seals},
     telemetry::{Metrics, Stage},
+    trace::{self, Recorder},
 };
 
 /// How often a document is signed before the token is given up: a token that once returned a wrong signature may have had
@@ -82,6 +82,7 @@ pub struct Pipeline {
     pub(crate) compute: Compute,
     pub(crate) large: Large,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) recorder: Arc<Recorder>,
     pub(crate) rules: ArcSwap<Rules>,
     /// Whether any token wants the message itself.
     pub(crate) tokens_hash: bool,
@@ -107,10 +108,13 @@ impl Pipeline {
     /// # Errors
     /// Every row of the contract's error table that concerns a document.
     pub async fn seal(&self, caller: &Caller, request: Request) -> Result<Sealed, Refusal> {
-        let document_type = request.expect;
+        let (document_type, priority, begun) = (request.expect, request.priority, Instant::now());
         let outcome = self.seal_unmeasured(caller, request).await;
         match &outcome {
-            Ok(sealed) => self.metrics.sealed(sealed.receipt.document_type),
+            Ok(sealed) => {
+                self.metrics.sealed(sealed.receipt.document_type);
+                self.metrics.took(priority, begun.elapsed());
+            }
             Err(refusal) => self.metrics.refused(refusal, document_type),
         }
         outcome
@@ -142,7 +146,7 @@ impl Pipeline {
         admitted.signed();
         let (document, element, sha256) = self.splice(document, element, request.whole).await?;
         let receipt = Receipt {
-            id: Uuid::now_v7(),
+            id: trace::request_id(),
             client: Arc::clone(&caller.name),
             used: seal,
             document_type: Some(described.document_type),
@@ -266,7 +270,8 @@ impl Pipeline {
     fn wrong_signature(&self, attempts: &mut Attempts, token: &str, seal: &Seal) -> Result<(), Refusal> {
         attempts.0 += 1;
         self.metrics.wrong_signature();
-        tracing::error!(token, taxpayer = %seal.taxpayer, attempt = attempts.0, "a wrong signature was not released");
+        let request = trace::request_id();
+        tracing::error!(%request, token, taxpayer = %seal.taxpayer, attempt = attempts.0, "a wrong signature was not released");
         if attempts.0 < SIGN_ATTEMPTS {
             return Ok(());
         }

@@ -5,12 +5,12 @@ use std::{sync::Arc, time::SystemTime};
 use muhurdar_xades::DocumentType;
 use uuid::Uuid;
 
-use crate::seals::Seal;
+use crate::{seals::Seal, trace};
 
 /// What the auditor asks for. The wire's `Receipt` says the same.
 #[derive(Debug)]
 pub struct Receipt {
-    /// UUID version 7.
+    /// UUID version 7: the request's id, by which the log knows it too.
     pub id: Uuid,
     /// The caller's name.
     pub client: Arc<str>,
@@ -31,6 +31,7 @@ pub struct Receipt {
 impl Receipt {
     /// Makes the receipt and accounts for it: one line in the audit log, without anything of the document but its identifier.
     pub(super) fn issue(self) -> Self {
+        trace::sealed(self.document_type, &self.token);
         tracing::info!(
             target: "muhurdar::audit",
             receipt = %self.id,

@@ -34,6 +34,7 @@ impl Changes {
             ("token", old.tokens != new.tokens),
             ("idempotency", old.idempotency != new.idempotency),
             ("log", old.log != new.log),
+            ("telemetry", old.telemetry != new.telemetry),
         ];
         changes.restart = needs_restart
             .into_iter()
@@ -85,6 +86,7 @@ pub(super) fn keep_what_needs_a_restart(old: &Config, new: &mut Config) {
     new.tokens.clone_from(&old.tokens);
     new.idempotency.clone_from(&old.idempotency);
     new.log.clone_from(&old.log);
+    new.telemetry.clone_from(&old.telemetry);
 }
 
 #[cfg(test)]

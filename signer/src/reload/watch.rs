@@ -12,6 +12,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::Reloader;
+use crate::notify::Notifier;
 
 /// Between two looks.
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -19,16 +20,20 @@ const INTERVAL: Duration = Duration::from_secs(2);
 /// What tells a file from its successor; none where there is none.
 type Stamp = Option<(u64, u64, u64, i64, i64)>;
 
-/// Reloads until `end`. SIGHUP is taken from the moment that this returns.
+/// Reloads until `end`, and tells the service manager. SIGHUP is taken from the moment that this returns.
 ///
 /// # Errors
 /// Where the system gives no signal handler.
-pub(crate) fn watch(reloader: Reloader, end: CancellationToken) -> std::io::Result<impl Future<Output = ()>> {
+pub(crate) fn watch(
+    reloader: Reloader,
+    notifier: Notifier,
+    end: CancellationToken,
+) -> std::io::Result<impl Future<Output = ()>> {
     let hangup = signal(SignalKind::hangup())?;
-    Ok(run(reloader, hangup, end))
+    Ok(run(reloader, notifier, hangup, end))
 }
 
-async fn run(mut reloader: Reloader, mut hangup: Signal, end: CancellationToken) {
+async fn run(mut reloader: Reloader, notifier: Notifier, mut hangup: Signal, end: CancellationToken) {
     let mut looks = interval(INTERVAL);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // What is in force, and what was seen at the last look.
@@ -52,7 +57,9 @@ async fn run(mut reloader: Reloader, mut hangup: Signal, end: CancellationToken)
                 now
             }
         };
+        let reloading = notifier.reloading();
         reloader.reload().await;
+        drop(reloading);
         // Of the files that are named now; one that changed while it was read is looked at again.
         in_force = if now.iter().map(|(path, _)| path).eq(&reloader.files()) {
             now

@@ -17,10 +17,12 @@ use crate::{
     admission::Caller,
     pipeline::{Incoming, LargeSealed, Pipeline},
     refusal::Refusal,
+    trace::{self, Origin},
 };
 
 /// One open `SealLarge`.
 pub(super) struct LargeCall {
+    pub(super) origin: Origin,
     pub(super) pipeline: Arc<Pipeline>,
     pub(super) caller: Arc<Caller>,
     pub(super) deadline: Option<Instant>,
@@ -45,11 +47,21 @@ impl From<Refusal> for Ended {
 impl LargeCall {
     /// Answers, or refuses. A caller who goes away ends it.
     pub(super) async fn run(self, requests: Streaming<wire::SealLargeRequest>) {
-        let answers = self.answers.clone();
+        let journey = self.pipeline.recorder.begin(&self.origin);
+        journey.follow(self.run_to_its_end(requests)).await;
+    }
+
+    async fn run_to_its_end(&self, requests: Streaming<wire::SealLargeRequest>) {
+        let answers = &self.answers;
         let ended = tokio::select! {
             ended = self.answer(requests) => ended,
             () = answers.closed() => Err(Ended::Gone),
         };
+        match &ended {
+            Ok(()) => trace::ended("sealed"),
+            Err(Ended::Refused(refusal)) => trace::ended(refusal.reason().unwrap_or("UNAUTHENTICATED")),
+            Err(Ended::Broken(_) | Ended::Gone) => {}
+        }
         match ended {
             Ok(()) | Err(Ended::Gone) => {}
             Err(Ended::Refused(refusal)) => {

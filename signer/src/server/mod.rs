@@ -5,6 +5,7 @@
 
 mod accept;
 pub mod admin;
+mod contained;
 mod identity;
 mod large;
 mod live;

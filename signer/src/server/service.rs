@@ -1,8 +1,7 @@
 //! `SealService`: each call to the pipeline, and its outcome to the wire.
 
-use std::{future::Future, panic::AssertUnwindSafe, sync::Arc, time::Instant};
+use std::{sync::Arc, time::Instant};
 
-use futures_util::FutureExt as _;
 use muhurdar_proto::seal::v1::{self as wire, seal_service_server::SealService};
 use prost::Message as _;
 use tokio::sync::{Semaphore, mpsc};
@@ -11,6 +10,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{
     Live, Peer,
+    contained::contained,
     large::LargeCall,
     messages::{deadline, read, read_digest, seal_info, split, wire_receipt},
     oversize,
@@ -22,6 +22,7 @@ use crate::{
     idempotency::{Fingerprint, Found, Key},
     pipeline::{Pipeline, SignedDigest},
     refusal::Refusal,
+    trace::{Method, Origin},
 };
 
 /// The most seals on one page of `ListSeals`, and the default.
@@ -60,7 +61,8 @@ impl SealService for Sealing {
     async fn seal(&self, request: Request<wire::SealRequest>) -> Result<Response<wire::SealResponse>, Status> {
         let caller = self.caller(&request)?;
         let deadline = deadline(request.metadata());
-        let outcome = seal(&self.pipeline, &caller, request.into_inner(), deadline).await;
+        let origin = self.pipeline.recorder.origin(Method::Seal, request.metadata());
+        let outcome = seal(&self.pipeline, &caller, &origin, request.into_inner(), deadline).await;
         outcome
             .map(|answered| Response::new(answered.response))
             .map_err(|refusal| status(&refusal))
@@ -78,6 +80,7 @@ impl SealService for Sealing {
         let in_flight = self.live.settings().stream_in_flight;
         let (answers, out) = mpsc::channel(in_flight);
         let stream = Stream {
+            origin: Arc::new(self.pipeline.recorder.origin(Method::SealStream, request.metadata())),
             pipeline: Arc::clone(&self.pipeline),
             live: Arc::clone(&self.live),
             peer: peer(&request),
@@ -96,6 +99,7 @@ impl SealService for Sealing {
         let caller = self.caller(&request)?;
         caller.may(Call::Seal).map_err(|refusal| status(&refusal))?;
         let deadline = deadline(request.metadata());
+        let origin = Arc::new(self.pipeline.recorder.origin(Method::SealBatch, request.metadata()));
         let items = request.into_inner().items;
         let most = self.live.settings().batch_items;
         if items.len() > most {
@@ -106,8 +110,8 @@ impl SealService for Sealing {
             }));
         }
         let work = items.into_iter().map(|item| {
-            let (pipeline, caller) = (Arc::clone(&self.pipeline), Arc::clone(&caller));
-            tokio::spawn(async move { seal(&pipeline, &caller, item, deadline).await })
+            let (pipeline, caller, origin) = (Arc::clone(&self.pipeline), Arc::clone(&caller), Arc::clone(&origin));
+            tokio::spawn(async move { seal(&pipeline, &caller, &origin, item, deadline).await })
         });
         let work: Vec<_> = work.collect();
         let mut results = Vec::with_capacity(work.len());
@@ -132,6 +136,7 @@ impl SealService for Sealing {
         let deadline = deadline(request.metadata());
         let (answers, out) = mpsc::channel(2);
         let call = LargeCall {
+            origin: self.pipeline.recorder.origin(Method::SealLarge, request.metadata()),
             pipeline: Arc::clone(&self.pipeline),
             caller,
             deadline,
@@ -147,7 +152,8 @@ impl SealService for Sealing {
     ) -> Result<Response<wire::SealDigestResponse>, Status> {
         let caller = self.caller(&request)?;
         let deadline = deadline(request.metadata());
-        let outcome = seal_digest(&self.pipeline, &caller, request.into_inner(), deadline).await;
+        let origin = self.pipeline.recorder.origin(Method::SealDigest, request.metadata());
+        let outcome = seal_digest(&self.pipeline, &caller, &origin, request.into_inner(), deadline).await;
         let signed = outcome.map_err(|refusal| status(&refusal))?;
         Ok(Response::new(wire::SealDigestResponse {
             signature_value: signed.value.into(),
@@ -203,6 +209,7 @@ impl SealService for Sealing {
 
 /// One open `SealStream`.
 struct Stream {
+    origin: Arc<Origin>,
     pipeline: Arc<Pipeline>,
     live: Arc<Live>,
     peer: Option<Arc<Peer>>,
@@ -233,12 +240,12 @@ impl Stream {
             };
             // A stream may outlive what its caller was allowed when it began.
             let caller = self.live.caller(self.peer.as_deref());
-            let pipeline = Arc::clone(&self.pipeline);
+            let (pipeline, origin) = (Arc::clone(&self.pipeline), Arc::clone(&self.origin));
             let (deadline, answers) = (self.deadline, self.answers.clone());
             tokio::spawn(async move {
                 let answer = tokio::select! {
                     biased;
-                    answer = answer(&pipeline, caller, item, deadline) => Some(answer),
+                    answer = answer(&pipeline, caller, &origin, item, deadline) => Some(answer),
                     // Nobody reads the answers any more: what waits leaves its turn to others.
                     () = answers.closed() => None,
                 };
@@ -261,11 +268,12 @@ impl Stream {
 async fn answer(
     pipeline: &Pipeline,
     caller: Result<Arc<Caller>, Refusal>,
+    origin: &Origin,
     item: wire::SealStreamRequest,
     deadline: Option<Instant>,
 ) -> (wire::SealStreamResponse, Option<Admitted>) {
     let outcome = match (caller, item.request) {
-        (Ok(caller), Some(request)) => seal(pipeline, &caller, request, deadline).await,
+        (Ok(caller), Some(request)) => seal(pipeline, &caller, origin, request, deadline).await,
         (Err(refusal), _) => Err(refusal),
         (Ok(_), None) => Err(Refusal::Request {
             field: "request",
@@ -298,10 +306,12 @@ struct Answered {
 async fn seal(
     pipeline: &Pipeline,
     caller: &Caller,
+    origin: &Origin,
     request: wire::SealRequest,
     deadline: Option<Instant>,
 ) -> Result<Answered, Refusal> {
-    contained(async {
+    let journey = pipeline.recorder.begin(origin);
+    contained(journey, async {
         if request.idempotency_key.is_empty() {
             return seal_anew(pipeline, caller, request, deadline).await;
         }
@@ -360,19 +370,14 @@ fn fingerprint(request: &wire::SealRequest) -> Fingerprint {
 async fn seal_digest(
     pipeline: &Pipeline,
     caller: &Caller,
+    origin: &Origin,
     request: wire::SealDigestRequest,
     deadline: Option<Instant>,
 ) -> Result<SignedDigest, Refusal> {
-    contained(async {
+    let journey = pipeline.recorder.begin(origin);
+    contained(journey, async {
         let request = read_digest(request, deadline)?;
         pipeline.seal_digest(caller, request).await
     })
     .await
-}
-
-async fn contained<T>(work: impl Future<Output = Result<T, Refusal>>) -> Result<T, Refusal> {
-    AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_| {
-        tracing::error!("a request panicked; it was answered INTERNAL");
-        Err(Refusal::Internal)
-    })
 }

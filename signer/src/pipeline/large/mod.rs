@@ -23,7 +23,6 @@ use tokio::{
     task::JoinHandle,
     time::{timeout, timeout_at},
 };
-use uuid::Uuid;
 
 use self::spool::{Spliced, Spool, Spooled};
 use super::{Described, Pipeline, Receipt, Rules, right_taxpayer};
@@ -32,6 +31,7 @@ use crate::{
     config::{Call, Config, Priority},
     refusal::{LATER, Refusal},
     seals::Seal,
+    trace,
 };
 
 /// Bytes of one piece; the wire's limit for a chunk.
@@ -205,7 +205,7 @@ impl Pipeline {
         let (token, element) = self.sign(prepared, &seal, &admitted).await?;
         admitted.signed();
         let receipt = Receipt {
-            id: Uuid::now_v7(),
+            id: trace::request_id(),
             client: Arc::clone(&caller.name),
             used: seal,
             document_type: Some(described.document_type),

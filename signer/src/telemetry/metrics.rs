@@ -1,9 +1,12 @@
-//! What ops see: Prometheus metrics and log lines.
+//! Prometheus metrics.
 //!
 //! Labels are bounded: an outcome is a reason of the error table, a document is one of the nine types. Child metrics are
 //! looked up once and held.
 
-use std::{io::IsTerminal as _, sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use muhurdar_pool::Pool;
 use muhurdar_xades::DocumentType;
@@ -11,19 +14,19 @@ use prometheus::{
     Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
     Registry, TextEncoder,
 };
-use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
 use crate::{
     admission::{Door, Gate, Meters},
-    config::{Log, LogFormat},
+    config::Priority,
     refusal::Refusal,
     seals::Seals,
+    trace::{self, Step},
 };
 
 /// A step that a document takes.
 #[derive(Debug, Clone, Copy)]
 #[repr(usize)]
-pub enum Stage {
+pub(crate) enum Stage {
     /// Canonicalize and digest, with the wait for a thread.
     Digest,
     /// Wait for a lane, and sign.
@@ -34,16 +37,29 @@ pub enum Stage {
     Splice,
 }
 
-const STAGES: [(Stage, &str); 4] = [
-    (Stage::Digest, "digest"),
-    (Stage::Sign, "sign"),
-    (Stage::Check, "check"),
-    (Stage::Splice, "splice"),
-];
+const STAGES: [Stage; 4] = [Stage::Digest, Stage::Sign, Stage::Check, Stage::Splice];
+
+impl Stage {
+    /// The same in a trace.
+    fn step(self) -> Step {
+        match self {
+            Self::Digest => Step::Digest,
+            Self::Sign => Step::Sign,
+            Self::Check => Step::Check,
+            Self::Splice => Step::Splice,
+        }
+    }
+}
 
 /// Seconds; from a small document's digest to a request that waited for a token's recovery.
 const STAGE_BUCKETS: [f64; 13] = [
     0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5, 10.0,
+];
+
+/// Seconds; fine enough that a percentile between two of them is off by a quarter at most.
+const REQUEST_BUCKETS: [f64; 24] = [
+    0.000_5, 0.000_75, 0.001, 0.001_5, 0.002, 0.003, 0.005, 0.007_5, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15,
+    0.2, 0.3, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 ];
 
 /// The `document` label of each type.
@@ -65,7 +81,7 @@ const UNKNOWN: &str = "unknown";
 /// How a reload ended.
 #[derive(Debug, Clone, Copy)]
 #[repr(usize)]
-pub enum Reload {
+pub(crate) enum Reload {
     /// The new configuration holds.
     TakenOver,
     /// It is the old one.
@@ -82,7 +98,8 @@ pub struct Metrics {
     registry: Registry,
     /// In the order of [`DOCUMENTS`].
     sealed: [IntCounter; DOCUMENTS.len()],
-    seals: IntCounterVec,
+    pub(super) seals: IntCounterVec,
+    pub(super) requests: [Histogram; Priority::ALL.len()],
     answered_again: IntCounter,
     reloads: [IntCounter; RELOADS.len()],
     stages: [Histogram; STAGES.len()],
@@ -122,6 +139,17 @@ impl Metrics {
                 &["stage"],
             )?,
         )?;
+        let requests = register(
+            &registry,
+            HistogramVec::new(
+                HistogramOpts::new(
+                    "muhurdar_request_seconds",
+                    "Time from a document's arrival to its seal, where it was sealed",
+                )
+                .buckets(REQUEST_BUCKETS.to_vec()),
+                &["priority"],
+            )?,
+        )?;
         let reloads = register(
             &registry,
             IntCounterVec::new(
@@ -143,7 +171,8 @@ impl Metrics {
                 )?,
             )?,
             reloads: RELOADS.map(|outcome| reloads.with_label_values(&[outcome])),
-            stages: STAGES.map(|(_, name)| stages.with_label_values(&[name])),
+            requests: Priority::ALL.map(|priority| requests.with_label_values(&[priority.name()])),
+            stages: STAGES.map(|stage| stages.with_label_values(&[stage.step().name()])),
             wrong_signatures: register(
                 &registry,
                 IntCounter::new(
@@ -215,6 +244,11 @@ impl Metrics {
         }
     }
 
+    /// How long a sealed document took, from its arrival to its seal.
+    pub(crate) fn took(&self, priority: Priority, time: Duration) {
+        self.requests[priority as usize].observe(time.as_secs_f64());
+    }
+
     pub(crate) fn reloaded(&self, outcome: Reload) {
         self.reloads[outcome as usize].inc();
     }
@@ -244,6 +278,7 @@ impl Metrics {
     pub(crate) fn time(&self, stage: Stage) -> Timer<'_> {
         Timer {
             histogram: &self.stages[stage as usize],
+            step: stage.step(),
             since: Instant::now(),
         }
     }
@@ -304,12 +339,15 @@ impl Metrics {
 #[derive(Debug)]
 pub(crate) struct Timer<'a> {
     histogram: &'a Histogram,
+    step: Step,
     since: Instant,
 }
 
 impl Drop for Timer<'_> {
     fn drop(&mut self) {
-        self.histogram.observe(self.since.elapsed().as_secs_f64());
+        let took = self.since.elapsed();
+        self.histogram.observe(took.as_secs_f64());
+        trace::passed(self.step, self.since, took);
     }
 }
 
@@ -334,42 +372,6 @@ fn register<C: prometheus::core::Collector + Clone + 'static>(
 ) -> Result<C, prometheus::Error> {
     registry.register(Box::new(collector.clone()))?;
     Ok(collector)
-}
-
-/// Writes where a panic was and nothing of what it said: its message may quote a document.
-pub fn quiet_panics() {
-    std::panic::set_hook(Box::new(|panic| {
-        let location = panic.location().map(ToString::to_string).unwrap_or_default();
-        let thread = std::thread::current().name().unwrap_or_default().to_owned();
-        tracing::error!(location, thread, "panic");
-    }));
-}
-
-/// Starts writing log lines to standard error. A second call changes nothing.
-///
-/// # Errors
-/// Where the filter does not parse.
-pub fn start_log(log: &Log, default_filter: &str) -> Result<(), String> {
-    let filter = match std::env::var("MUHURDAR_LOG") {
-        Ok(filter) => filter,
-        Err(_) => log.filter.clone().unwrap_or_else(|| default_filter.to_owned()),
-    };
-    let filter = EnvFilter::try_new(&filter).map_err(|e| format!("log filter \"{filter}\": {e}"))?;
-    let terminal = std::io::stderr().is_terminal();
-    let human = match log.format {
-        LogFormat::Human => true,
-        LogFormat::Json => false,
-        LogFormat::Auto => terminal,
-    };
-    let registry = tracing_subscriber::registry().with(filter);
-    let layer = fmt::layer().with_writer(std::io::stderr);
-    let started = if human {
-        registry.with(layer.with_ansi(terminal).with_target(false)).try_init()
-    } else {
-        registry.with(layer.json().flatten_event(true)).try_init()
-    };
-    drop(started);
-    Ok(())
 }
 
 #[cfg(test)]
