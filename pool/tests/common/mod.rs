@@ -266,6 +266,16 @@ pub struct Tally {
 }
 
 impl Tally {
+    /// Every request was signed, and rightly.
+    pub fn assert_untouched(&self) {
+        assert_eq!(
+            (self.lost(), self.wrong, self.refused),
+            (0, 0, 0),
+            "{:?}",
+            self.refusals
+        );
+    }
+
     /// Requests that were neither answered nor refused.
     pub fn lost(&self) -> u64 {
         self.asked - self.signed - self.refused
