@@ -26,6 +26,7 @@ fn appliance() -> &'static Appliance {
     SHARED.get_or_init(|| {
         Builder::default()
             .taxpayers(2)
+            .client("invoices", "taxpayers = [\"*\"]\ndocuments = [\"invoice\"]")
             .edit(
                 "[sealing]",
                 "[limits]\ndocument = \"1 MiB\"\nlarge_document = \"220 MiB\"\nlarge_in_flight = 2\n\n[sealing]",
@@ -267,6 +268,17 @@ async fn a_large_document_is_refused_as_a_small_one_is() {
         "XML_LIMIT",
     );
     let mut auditor = Branch::of(appliance(), "auditor").connect().await;
+    let mut invoices = Branch::of(appliance(), "invoices").connect().await;
+    let outcome = match invoices.seal_large(requests(header(), ledger(1))).await {
+        Ok(answers) => answers.into_inner().message().await.map(drop),
+        Err(status) => Err(status),
+    };
+    let denied = refused(&outcome.expect_err("a ledger is no invoice"));
+    assert_eq!(
+        (denied.code, denied.reason.as_str()),
+        (Code::PermissionDenied, "ACCESS")
+    );
+
     let status = auditor.seal_large(requests(header(), ledger(1))).await.unwrap_err();
     is(refused(&status), Code::PermissionDenied, "ACCESS");
 }

@@ -22,6 +22,8 @@ fn appliance() -> &'static Appliance {
             |taxpayers: &str| format!("identity = \"uri:urn:muhurdar:client:branch-2\"\ntaxpayers = [\"{taxpayers}\"]");
         Builder::default()
             .edit(&rights("*"), &rights(EC))
+            // `dev` leaves the audit log out.
+            .env("MUHURDAR_LOG", "info")
             .client(
                 "waybills",
                 &format!("taxpayers = [\"{}*\"]\ndocuments = [\"despatch-advice\"]", &RSA[..4]),
@@ -313,6 +315,9 @@ async fn a_client_has_only_those_documents_sealed_that_it_may() {
     let refused = refused(&status);
     is(&refused, Code::PermissionDenied, "ACCESS");
     assert!(status.message().contains("documents"), "{status:?}");
+    let log = appliance().log();
+    let audited = |line: &str| line.contains("muhurdar::audit") && line.contains("denied") && line.contains("waybills");
+    assert!(log.lines().any(audited), "a denial is for the auditor too");
     let sample = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/samples/eirsaliye.xml");
     let waybill = fs::read(sample).unwrap();
     let sealed = waybills.seal(Branch::request(RSA, waybill)).await;
