@@ -50,6 +50,7 @@ pub struct Builder {
     hsm: Option<(usize, Duration)>,
     environment: Vec<(String, OsString)>,
     twins: bool,
+    listen: Option<(SocketAddr, SocketAddr)>,
 }
 
 impl Builder {
@@ -64,6 +65,13 @@ impl Builder {
     #[must_use]
     pub fn taxpayers(mut self, count: usize) -> Self {
         self.arguments.extend(["--taxpayers".to_owned(), count.to_string()]);
+        self
+    }
+
+    /// Where the service and its admin listener listen; a free port each where nothing is said.
+    #[must_use]
+    pub fn listen(mut self, service: SocketAddr, admin: SocketAddr) -> Self {
+        self.listen = Some((service, admin));
         self
     }
 
@@ -113,7 +121,10 @@ impl Builder {
             .expect("a temporary folder");
         let dir = folder.path().join("appliance");
         let mut arguments = vec!["dev".to_owned(), "--dir".to_owned(), dir.display().to_string()];
-        arguments.extend(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"].map(str::to_owned));
+        let free = SocketAddr::from(([127, 0, 0, 1], 0));
+        let (service, admin) = self.listen.unwrap_or((free, free));
+        arguments.extend(["--listen".into(), service.to_string()]);
+        arguments.extend(["--admin-listen".into(), admin.to_string()]);
         arguments.extend(self.arguments);
         let prepared = Prepared {
             folder,

@@ -25,4 +25,4 @@ pub use documents::{EC, RSA, invoice, sealer_of};
 pub use flood::Flood;
 pub use oracle::{Python, invalid, xmlsec1};
 pub use pki::{certify, renew_server, revoke};
-pub use process::{Output, binary, muhurdar};
+pub use process::{Output, binary, muhurdar, own_address};

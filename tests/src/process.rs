@@ -1,9 +1,13 @@
 //! Commands, and the binaries of this workspace.
 
 use std::{
+    net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
     process::{Command, ExitStatus, Stdio},
-    sync::OnceLock,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU16, Ordering},
+    },
 };
 
 /// What a command said, and how it ended.
@@ -27,6 +31,17 @@ impl Output {
             text,
         }
     }
+}
+
+/// An address to listen on that is known before anything listens there, and that nothing else takes: on a loopback address
+/// of this process alone (127.0.0.0/8 is all loopback on Linux), where neither another test nor the port of somebody's
+/// outgoing connection can be.
+#[must_use]
+pub fn own_address() -> SocketAddr {
+    static NEXT: AtomicU16 = AtomicU16::new(7000);
+    // A process id has 22 bits at most.
+    let host = Ipv4Addr::from(0x7f40_0000 | (std::process::id() & 0x3f_ffff));
+    (host, NEXT.fetch_add(1, Ordering::Relaxed)).into()
 }
 
 /// `muhurdar` with these arguments.

@@ -5,13 +5,12 @@
 
 use std::{
     fs,
-    net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
-use muhurdar_tests::{Builder, Output, Prepared, binary, muhurdar};
+use muhurdar_tests::{Builder, Output, Prepared, binary, muhurdar, own_address};
 use serde_json::Value;
 
 /// Figures of one run should not be of another's load.
@@ -27,23 +26,12 @@ struct Bench {
     out: tempfile::TempDir,
 }
 
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
 impl Bench {
     fn new() -> Self {
-        let (port, admin) = (free_port(), free_port());
+        let service = own_address();
         let prepared = Builder::default()
             .taxpayers(2)
-            .edit(
-                "[server]\nlisten = \"127.0.0.1:0\"",
-                &format!("[server]\nlisten = \"127.0.0.1:{port}\""),
-            )
-            .edit(
-                "admin_listen = \"127.0.0.1:0\"",
-                &format!("admin_listen = \"127.0.0.1:{admin}\""),
-            )
+            .listen(service, own_address())
             // A stall is longer than a call may take otherwise.
             .edit("[[token]]\n", "[[token]]\ncall_budget = \"30s\"\n")
             .prepare();
@@ -66,7 +54,7 @@ impl Bench {
         fs::write(&config, text).unwrap();
         Self {
             prepared,
-            endpoint: format!("https://127.0.0.1:{port}"),
+            endpoint: format!("https://{service}"),
             out: tempfile::tempdir().unwrap(),
         }
     }
@@ -512,10 +500,10 @@ impl Bench {
             "{}",
             made.text
         );
-        let ports = [free_port(), free_port()];
-        let agents = ports.map(|port| {
+        let hosts = [own_address(), own_address()].map(|host| host.to_string());
+        let agents = hosts.each_ref().map(|host| {
             let mut command = Command::new(binary("muhurdar-loadtest"));
-            command.args(["agent", "--keys", keys, "--listen", &format!("127.0.0.1:{port}")]);
+            command.args(["agent", "--keys", keys, "--listen", host]);
             command
                 .stdin(Stdio::null())
                 .stdout(Stdio::null())
@@ -528,10 +516,9 @@ impl Bench {
             assert!(said.contains("agent listens on"), "{said}");
             (agent, lines)
         });
-        let hosts = ports.map(|port| format!("127.0.0.1:{port}")).join(",");
         let run = self.run(&[
             "--agents",
-            &hosts,
+            &hosts.join(","),
             "--agent-keys",
             keys,
             "--rate",

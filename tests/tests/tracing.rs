@@ -11,7 +11,7 @@ use std::{
 };
 
 use muhurdar_proto::seal::v1::{SealStreamRequest, seal_response::Result as Body};
-use muhurdar_tests::{Appliance, Branch, Builder, RSA, invoice};
+use muhurdar_tests::{Appliance, Branch, Builder, RSA, invoice, own_address};
 use opentelemetry_proto::tonic::{
     collector::trace::v1::{
         ExportTraceServiceRequest, ExportTraceServiceResponse,
@@ -223,11 +223,7 @@ async fn what_is_traced_when_the_service_ends_is_still_sent() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_collector_that_is_not_there_costs_no_seal_and_no_drain() {
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
-    let appliance = telling(nobody, "");
+    let appliance = telling(own_address(), "");
     let mut client = Branch::of(&appliance, "branch-1").connect().await;
     for _ in 0..20 {
         client.seal(Branch::request(RSA, invoice(RSA, ""))).await.unwrap();

@@ -264,19 +264,17 @@ mod tests {
             return eprintln!("SKIPPED a_service_is_signalled_and_started_again_and_ended: python3 is not installed");
         }
         let folder = tempfile::tempdir().unwrap();
-        let port = std::net::TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap();
+        // Nobody else listens on a loopback address of this process alone, nor has a port there for a connection that it opens.
+        let host = std::net::Ipv4Addr::from(0x7f40_0000 | (std::process::id() & 0x3f_ffff));
+        let address = std::net::SocketAddr::from((host, 7000));
         let (script, log) = (folder.path().join("s.py"), folder.path().join("log"));
         let text = format!(
             "import signal, socket, sys\nsignal.signal(signal.SIGHUP, lambda *a: print('hup', flush=True))\n\
              s = socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)\n\
-             s.bind(('127.0.0.1', {}))\ns.listen()\nprint('up', flush=True)\nwhile True: s.accept()[0].close()\n",
-            port.port()
+             s.bind(('{host}', 7000))\ns.listen()\nprint('up', flush=True)\nwhile True: s.accept()[0].close()\n"
         );
         std::fs::write(&script, text).unwrap();
-        let mut service = Service::start(&format!("python3 {}", script.display()), port, Some(&log)).unwrap();
+        let mut service = Service::start(&format!("python3 {}", script.display()), address, Some(&log)).unwrap();
         service.signal("HUP").unwrap();
         let said = || std::fs::read_to_string(&log).unwrap_or_default();
         let end = Instant::now() + Duration::from_secs(10);
@@ -284,12 +282,15 @@ mod tests {
             thread::sleep(Duration::from_millis(5));
         }
         service.restart().unwrap();
-        assert!(Service::start("true", port, None).is_err(), "the port is taken");
+        assert!(Service::start("true", address, None).is_err(), "the port is taken");
         drop(service);
         assert_eq!(said(), "up\nhup\nup\n");
-        assert!(std::net::TcpStream::connect(port).is_err(), "it goes with its harness");
         assert!(
-            Service::start("true", port, None).is_err(),
+            std::net::TcpStream::connect(address).is_err(),
+            "it goes with its harness"
+        );
+        assert!(
+            Service::start("true", address, None).is_err(),
             "what ends before it listens is no service"
         );
         assert!(Service::of(1).is_none() && Service::of(-7).is_none());

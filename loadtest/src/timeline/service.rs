@@ -44,7 +44,7 @@ impl Service {
     /// # Errors
     /// Where it ends, or does not listen in time.
     pub fn start(command: &str, listens: SocketAddr, log: Option<&Path>) -> io::Result<Self> {
-        if TcpStream::connect_timeout(&listens, Duration::from_secs(1)).is_ok() {
+        if answers(listens) {
             return Err(io::Error::other(format!("something listens on {listens} already")));
         }
         let child = spawn(command, log)?;
@@ -105,7 +105,7 @@ impl Drop for Service {
 impl Started {
     fn wait_until_it_listens(&mut self) -> io::Result<Pid> {
         let end = Instant::now() + PATIENCE;
-        while TcpStream::connect_timeout(&self.listens, Duration::from_secs(1)).is_err() {
+        while !answers(self.listens) {
             if let Some(status) = self.child.try_wait()? {
                 let log = self.log.as_ref();
                 let see = log.map_or_else(String::new, |log| format!("; see {}", log.display()));
@@ -134,6 +134,13 @@ impl Started {
         }
         Ok(())
     }
+}
+
+/// Whether somebody listens there. A connection whose two ends are one is our own: TCP lets two opens meet (RFC 9293, 3.5),
+/// also where the system happened to give the outgoing one the very port that it goes to.
+fn answers(address: SocketAddr) -> bool {
+    let connection = TcpStream::connect_timeout(&address, Duration::from_secs(1));
+    connection.is_ok_and(|ends| ends.local_addr().ok() != ends.peer_addr().ok())
 }
 
 /// The shell becomes the service: a signal to it is one to the service.

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
 };
 
@@ -81,9 +81,9 @@ impl Home {
     /// The certificates of the server and the clients, made anew where they are missing or about to end.
     pub(super) fn certify(&self, authority: &pki::Authority, listen: SocketAddr) -> Result<(), Failure> {
         let (certificate, key) = (self.path("server.crt"), self.path("server.key"));
-        let loopback = ["127.0.0.1".parse(), "::1".parse()].into_iter().flatten();
-        let addresses: Vec<_> = loopback.chain([listen.ip()]).collect();
-        let covered = listen.ip().is_loopback() || listen.ip().is_unspecified();
+        let loopback: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+        let covered = loopback.contains(&listen.ip()) || listen.ip().is_unspecified();
+        let addresses: Vec<_> = loopback.into_iter().chain([listen.ip()]).collect();
         if !covered || !key.exists() || !pki::still_valid(&certificate, 30) {
             authority.server(&addresses, &certificate, &key)?;
         }
@@ -169,7 +169,7 @@ impl Home {
     /// `client.toml`: how branch-1 reaches the appliance.
     pub(super) fn write_client(&self, address: SocketAddr) -> Result<(), Failure> {
         let reachable = if address.ip().is_unspecified() {
-            SocketAddr::new(std::net::Ipv4Addr::LOCALHOST.into(), address.port())
+            SocketAddr::new(Ipv4Addr::LOCALHOST.into(), address.port())
         } else {
             address
         };
