@@ -13,6 +13,7 @@ use std::{
     thread::{self, JoinHandle},
 };
 
+use prometheus::Histogram;
 use tokio::sync::oneshot;
 
 /// The most that a thread takes at a time: enough to spread the cost of a wake-up thin, few enough that a batch of large
@@ -57,21 +58,21 @@ struct State {
 pub struct Panicked;
 
 impl Compute {
-    /// Starts the threads; 0 means one for each processor.
+    /// Starts the threads; 0 means one for each processor. They observe how much they take at a time in `batches`.
     ///
     /// # Errors
     /// Where the system gives no thread.
-    pub fn new(threads: usize) -> std::io::Result<Self> {
+    pub fn new(threads: usize, batches: &Histogram) -> std::io::Result<Self> {
         let count = match threads {
             0 => thread::available_parallelism().map_or(1, NonZeroUsize::get),
             n => n,
         };
         let shared = Arc::new(Shared::default());
         let start = |n| {
-            let shared = Arc::clone(&shared);
+            let (shared, batches) = (Arc::clone(&shared), batches.clone());
             thread::Builder::new()
                 .name(format!("digest-{n}"))
-                .spawn(move || shared.work(count))
+                .spawn(move || shared.work(count, &batches))
         };
         let threads = (0..count).map(start).collect::<Result<_, _>>()?;
         Ok(Self { shared, threads })
@@ -121,9 +122,10 @@ impl Shared {
         }
     }
 
-    fn work(&self, threads: usize) {
+    fn work(&self, threads: usize, batches: &Histogram) {
         let mut batch = Vec::with_capacity(MAX_BATCH);
         while self.take(threads, &mut batch) {
+            batches.observe(f64::from(u32::try_from(batch.len()).unwrap_or(u32::MAX)));
             for job in batch.drain(..) {
                 // The panic hook has written it; the awaiting side sees its reply dropped.
                 drop(catch_unwind(AssertUnwindSafe(job)));
@@ -150,11 +152,17 @@ impl Shared {
 
 #[cfg(test)]
 mod tests {
+    use prometheus::HistogramOpts;
+
     use super::*;
+
+    fn batches() -> Histogram {
+        Histogram::with_opts(HistogramOpts::new("batches", "of a test")).unwrap()
+    }
 
     #[tokio::test]
     async fn everything_put_in_comes_out_once() {
-        let compute = Arc::new(Compute::new(3).unwrap());
+        let compute = Arc::new(Compute::new(3, &batches()).unwrap());
         let mut sums = tokio::task::JoinSet::new();
         for n in 0..500_u64 {
             let compute = Arc::clone(&compute);
@@ -170,10 +178,43 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_stays_with_its_own_work() {
-        let compute = Compute::new(1).unwrap();
+        let compute = Compute::new(1, &batches()).unwrap();
         for bytes in [0, IN_PLACE_BYTES] {
             assert!(compute.run(bytes, || panic!("on purpose")).await.is_err());
             assert_eq!(compute.run(bytes, || 7).await.unwrap(), 7);
         }
+    }
+
+    #[tokio::test]
+    async fn a_batch_is_one_when_idle_and_follows_what_waits() {
+        let taken = batches();
+        let compute = Arc::new(Compute::new(1, &taken).unwrap());
+        for n in 0..3 {
+            compute.run(IN_PLACE_BYTES, move || n).await.unwrap();
+        }
+        assert_eq!(
+            (taken.get_sample_count(), taken.get_sample_sum()),
+            (3, 3.0),
+            "alone, each at once"
+        );
+
+        let (go, gone) = std::sync::mpsc::channel::<()>();
+        let mut work = tokio::task::JoinSet::new();
+        let first = Arc::clone(&compute);
+        work.spawn(async move { first.run(IN_PLACE_BYTES, move || gone.recv().is_ok()).await });
+        while taken.get_sample_count() < 4 {
+            tokio::task::yield_now().await;
+        }
+        for _ in 0..20 {
+            let compute = Arc::clone(&compute);
+            work.spawn(async move { compute.run(IN_PLACE_BYTES, || true).await });
+        }
+        while compute.shared.lock().queue.len() < 20 {
+            tokio::task::yield_now().await;
+        }
+        go.send(()).unwrap();
+        assert!(work.join_all().await.into_iter().all(Result::unwrap));
+        // One that was waited for, then sixteen at a time, and the rest.
+        assert_eq!((taken.get_sample_count(), taken.get_sample_sum()), (6, 24.0));
     }
 }

@@ -62,6 +62,9 @@ const REQUEST_BUCKETS: [f64; 24] = [
     0.2, 0.3, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 ];
 
+/// Documents; up to the most that a digest thread takes at a time.
+const BATCH_BUCKETS: [f64; 8] = [1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0];
+
 /// The `document` label of each type.
 const DOCUMENTS: [(DocumentType, &str); 9] = [
     (DocumentType::Invoice, "invoice"),
@@ -103,6 +106,7 @@ pub struct Metrics {
     answered_again: IntCounter,
     reloads: [IntCounter; RELOADS.len()],
     stages: [Histogram; STAGES.len()],
+    digest_batches: Histogram,
     wrong_signatures: IntCounter,
     in_flight: IntGauge,
     in_flight_bytes: IntGauge,
@@ -173,6 +177,16 @@ impl Metrics {
             reloads: RELOADS.map(|outcome| reloads.with_label_values(&[outcome])),
             requests: Priority::ALL.map(|priority| requests.with_label_values(&[priority.name()])),
             stages: STAGES.map(|stage| stages.with_label_values(&[stage.step().name()])),
+            digest_batches: register(
+                &registry,
+                Histogram::with_opts(
+                    HistogramOpts::new(
+                        "muhurdar_digest_batch_documents",
+                        "Pieces of work on large documents that a digest thread took at a time",
+                    )
+                    .buckets(BATCH_BUCKETS.to_vec()),
+                )?,
+            )?,
             wrong_signatures: register(
                 &registry,
                 IntCounter::new(
@@ -269,6 +283,11 @@ impl Metrics {
     /// The door's own.
     pub(crate) fn door(&self) -> Arc<Meters> {
         Arc::clone(&self.door)
+    }
+
+    /// What the digest threads observe.
+    pub(crate) fn digest_batches(&self) -> &Histogram {
+        &self.digest_batches
     }
 
     pub(crate) fn wrong_signature(&self) {
