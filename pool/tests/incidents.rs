@@ -325,9 +325,13 @@ async fn a_session_that_stays_active() {
     let (pool, key) = open(vec![faulty("stuck")]).await;
     let load = Load::start(&pool, &key, 16);
     pause(100).await;
-    // CKR_FUNCTION_FAILED, and CKR_OPERATION_ACTIVE on that session from then on.
-    command("rule C_Sign 3 stick 0x6");
-    pause(400).await;
+    // CKR_FUNCTION_FAILED, and CKR_OPERATION_ACTIVE on that session from then on. One after another: a request is tried again
+    // once, and two at a time might meet the same one.
+    for failed in 1..=3 {
+        command("rule C_Sign 1 stick 0x6");
+        until(&pool, "a session failed", |pool| pool.status().tokens[0].failures >= failed).await;
+    }
+    pause(200).await;
     let tally = load.stop().await;
     report("stuck sessions", &tally, Duration::ZERO);
     assert_eq!(tally.refused, 0, "{:?}", tally.refusals);
