@@ -13,7 +13,6 @@ pub mod compute;
 pub mod config;
 pub mod forms;
 pub mod idempotency;
-mod network;
 mod notify;
 mod pace;
 pub mod pipeline;

@@ -9,7 +9,6 @@ use super::{Failure, exit};
 use crate::{
     appliance::{Appliance, StartError},
     config::Config,
-    network,
     server::ServeError,
     telemetry, tokens,
 };
@@ -41,7 +40,7 @@ pub(super) fn serve(
     telemetry::quiet_panics();
     // Before the runtime, since a process environment may only change while there is one thread.
     tokens::set_environment(&config).map_err(Failure::unavailable)?;
-    let runtime = network::runtime();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|e| Failure::io("runtime", &e))?;
     let outcome = runtime.block_on(async {
         let stop = stop_signal().map_err(|e| Failure::io("signals", &e))?;
