@@ -22,7 +22,10 @@ ROWS=(
   'stream 260 KB|--mode stream --size 260k'
   'stream 260 KB, seal only|--mode stream --size 260k --signature-only'
   'unary 10 KB|--mode unary --size 10k'
+  'unary 100 KB|--mode unary --size 100k'
   'unary 260 KB|--mode unary --size 260k'
+  'unary 260 KB, seal only|--mode unary --size 260k --signature-only'
+  'unary, digest only|--mode hash-only --size 10k'
 )
 
 table() {
