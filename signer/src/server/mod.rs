@@ -24,7 +24,7 @@ use std::{
 };
 
 use muhurdar_proto::{FILE_DESCRIPTOR_SET, seal::v1::seal_service_server::SealServiceServer};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpSocket, UnixListener};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Status, service::interceptor::InterceptedService, transport::Server as Transport};
 use tonic_health::{ServingStatus, server::HealthReporter};
@@ -39,6 +39,9 @@ use crate::{config::Config, pipeline::Pipeline};
 
 /// Bytes beside the document in a request message.
 const MESSAGE_OVERHEAD: usize = 64 << 10;
+/// Connections that may wait to be accepted; Linux lowers it to `net.core.somaxconn`, which has been 4096 since 5.4. Beyond it
+/// the kernel drops connections in silence, and a client of ours tries again a second later at the soonest.
+const BACKLOG: u32 = 4096;
 /// HTTP/2 windows and frames that large documents pass in few steps: measured, see docs/performance.md.
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 16 << 20;
@@ -112,9 +115,7 @@ impl Server {
         let trust = Trust::read(&config.server.tls)?;
         warn_of_a_stale_list(&trust);
         let address = config.server.listen;
-        let listener = TcpListener::bind(address)
-            .await
-            .map_err(|source| ServeError::Listen { address, source })?;
+        let listener = bind(address).map_err(|source| ServeError::Listen { address, source })?;
         let unix = match &config.server.unix_socket {
             None => None,
             Some(path) => Some(bind_unix(path).map_err(|source| ServeError::Socket {
@@ -202,6 +203,18 @@ fn certified(live: &Arc<Live>) -> impl Fn(Request<()>) -> Result<Request<()>, St
         Ok(()) => Ok(request),
         Err(refusal) => Err(status::status(&refusal)),
     }
+}
+
+fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
+    // A restart need not wait for what the kernel remembers of old connections.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// A socket that a process before this one has left is no longer anybody's.
