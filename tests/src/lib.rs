@@ -19,6 +19,7 @@ mod neighbour;
 mod oracle;
 mod pki;
 mod process;
+mod suffered;
 
 pub use appliance::{Appliance, Builder, Prepared};
 pub use browser::Browser;
@@ -31,3 +32,4 @@ pub use neighbour::{Latencies, Neighbour};
 pub use oracle::{Python, invalid, xmlsec1};
 pub use pki::{certify, renew_server, revoke};
 pub use process::{Output, binary, muhurdar, own_address};
+pub use suffered::Suffered;
