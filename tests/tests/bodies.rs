@@ -9,6 +9,7 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicUsize, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -21,6 +22,8 @@ use tonic::Code;
 
 const SEAL: &str = "Seal";
 const GIB: usize = 1 << 30;
+/// `limits.arrival_timeout`
+const ARRIVAL: Duration = Duration::from_secs(3);
 
 type Body = UnsyncBoxBody<Bytes, Infallible>;
 
@@ -29,6 +32,10 @@ fn appliance() -> &'static Appliance {
     SHARED.get_or_init(|| {
         Builder::default()
             .taxpayers(1)
+            .edit(
+                "[sealing]",
+                "[limits]\nin_flight_bytes = \"64 MiB\"\nqueue_bytes = \"64 MiB\"\narrival_timeout = \"3s\"\n\n[sealing]",
+            )
             .client("vandal", "taxpayers = [\"*\"]")
             .start()
     })
@@ -144,4 +151,51 @@ async fn a_message_of_a_gibibyte_is_refused_by_its_prefix() {
         );
         suffered.no_more_than(16, &said).await;
     }
+}
+
+/// Calls that say how long their message is, send nearly all of it, and then nothing.
+#[tokio::test]
+async fn messages_that_are_never_whole_take_no_more_memory_than_their_client_may() {
+    let suffered = Suffered::from_here(appliance()).await;
+    let connection = connect().await;
+    let piece = Bytes::from(vec![b'x'; 64 << 10]);
+    let since = Instant::now();
+    let mut calls = tokio::task::JoinSet::new();
+    for _ in 0..60 {
+        let most = stream::iter(std::iter::repeat_n(piece.clone(), 15 << 4));
+        let message = stream::once(prefix(16 << 20)).chain(most).chain(stream::pending());
+        let connection = connection.clone();
+        calls.spawn(async move { call(&connection, SEAL, body(message)).await });
+    }
+    let codes = calls.join_all().await;
+    let took = since.elapsed();
+    let count = |code| codes.iter().filter(|is| **is == code).count();
+    let (refused, late) = (count(Code::ResourceExhausted), count(Code::DeadlineExceeded));
+    let said = format!("60 messages of which 15 of 16 MiB come: {refused} refused, {late} too late, after {took:.1?}");
+    assert_eq!(refused + late, 60, "{codes:?}");
+    assert!(late > 0 && refused > 30 && took < ARRIVAL * 4, "{said}");
+    // Half of 64 MiB for one client, and what of the others' lies in the windows of one connection.
+    suffered.no_more_than(120, &said).await;
+}
+
+#[tokio::test]
+async fn a_message_that_drips_is_let_go_of_after_its_time() {
+    let suffered = Suffered::from_here(appliance()).await;
+    let connection = connect().await;
+    let mut said = String::from("one byte every 50 ms:");
+    let mut calls = tokio::task::JoinSet::new();
+    for method in [SEAL, "SealStream", "SealLarge"] {
+        let drops = stream::iter(std::iter::repeat(Bytes::from_static(b"x"))).throttle(Duration::from_millis(50));
+        let message = stream::once(prefix(1000)).chain(drops);
+        let (connection, since) = (connection.clone(), Instant::now());
+        calls.spawn(async move { (method, call(&connection, method, body(message)).await, since.elapsed()) });
+    }
+    for (method, code, took) in calls.join_all().await {
+        assert_eq!(code, Code::DeadlineExceeded, "{method}");
+        assert!(took >= ARRIVAL && took < ARRIVAL * 3, "{method}: {took:?}");
+        said += &format!(" {method} is let go of after {took:.2?},");
+    }
+    let listed = call(&connection, "ListSeals", bytes(prefix(0))).await;
+    assert_eq!(listed, Code::Ok, "the same connection, afterwards");
+    suffered.no_more_than(16, &said).await;
 }

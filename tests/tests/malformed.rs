@@ -2,7 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use std::{sync::OnceLock, time::Duration};
+use std::{
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
 
 use muhurdar_tests::{
     Appliance, Builder, Suffered,
@@ -27,6 +30,10 @@ fn appliance() -> &'static Appliance {
     SHARED.get_or_init(|| {
         Builder::default()
             .taxpayers(1)
+            .edit(
+                "[server.tls]",
+                "keep_alive_interval = \"1s\"\nkeep_alive_timeout = \"1s\"\n\n[server.tls]",
+            )
             .client("vandal", "taxpayers = [\"*\"]")
             .start()
     })
@@ -178,4 +185,31 @@ async fn a_flood_of_pings_whose_answers_are_read_takes_bounded_time_and_memory()
         }
     }
     suffered.no_more_than(16, &format!("{answered} pings answered")).await;
+}
+
+/// Within a header block no other frame may come (RFC 9113, section 6.10), so that nobody can give a sign of life in it.
+#[tokio::test]
+async fn a_header_block_that_drips_ends_its_connection_after_the_time_for_a_sign_of_life() {
+    let suffered = Suffered::from_here(appliance()).await;
+    let mut silent = vandal().await;
+    let mut dripping = vandal().await;
+    let (since, begin) = (Instant::now(), frame(kind::HEADERS, 0, 1, &call_headers(SEAL)));
+    silent.send(&begin).await.unwrap();
+    dripping.send(&begin).await.unwrap();
+    let silence = async {
+        assert!(matches!(silent.ending().await, Ending::Connection(_)));
+        since.elapsed()
+    };
+    let drip = async {
+        let drop = frame(kind::CONTINUATION, 0, 1, &literal("x", ""));
+        while dripping.send(&drop).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            assert!(since.elapsed() < Duration::from_secs(15), "it is listened to for ever");
+        }
+        since.elapsed()
+    };
+    let (silence, drip) = tokio::join!(silence, drip);
+    assert!(silence < Duration::from_secs(15), "{silence:?}");
+    let said = format!("half a header block, then silence: closed after {silence:.1?}; then drops: after {drip:.1?}");
+    suffered.no_more_than(16, &said).await;
 }

@@ -6,6 +6,7 @@
 //! many lanes there are to keep busy.
 
 mod access;
+mod arrival;
 mod gate;
 mod meters;
 mod queue;
@@ -17,8 +18,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub(crate) use self::gate::MESSAGE_OVERHEAD;
 pub use self::{
     access::{Access, Caller},
+    arrival::{Arrival, Arrivals},
     gate::{Gate, Place},
     meters::Meters,
     queue::Pace,

@@ -25,6 +25,8 @@ pub(super) struct Quota {
 struct Used {
     documents: AtomicUsize,
     bytes: AtomicU64,
+    /// Of messages that are not whole yet, and so no documents.
+    arriving: Arc<AtomicU64>,
 }
 
 /// A document's share of a quota; given back when it is dropped.
@@ -50,6 +52,11 @@ impl Quota {
             rate,
             used: before.map_or_else(Arc::default, |q| Arc::clone(&q.used)),
         }
+    }
+
+    /// Bytes of its messages that are not whole yet.
+    pub(super) fn arriving(&self) -> &Arc<AtomicU64> {
+        &self.used.arriving
     }
 
     /// Takes a document's share. `soon`: when a document in flight is likely to be answered.
