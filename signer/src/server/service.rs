@@ -321,7 +321,7 @@ async fn seal(
             Earlier::Answer(response) => {
                 pipeline.metrics.answered_again();
                 Ok(Answered {
-                    response,
+                    response: *response,
                     admitted: None,
                 })
             }
@@ -337,7 +337,7 @@ async fn seal(
 
 /// What was answered to a key before.
 enum Earlier {
-    Answer(wire::SealResponse),
+    Answer(Box<wire::SealResponse>),
     None(Claim),
 }
 
@@ -361,7 +361,7 @@ async fn earlier(
     let response = wire::SealResponse::decode(answer).map_err(|_| Refusal::Internal)?;
     let sealed = response.receipt.as_ref().map_or(0, |receipt| receipt.document_type);
     caller.may_have_sealed(read_document_type(sealed)?.ok_or(Refusal::Internal)?)?;
-    Ok(Earlier::Answer(response))
+    Ok(Earlier::Answer(Box::new(response)))
 }
 
 async fn seal_anew(
