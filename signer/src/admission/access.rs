@@ -8,7 +8,7 @@ use std::{
 use muhurdar_xades::DocumentType;
 use wildmatch::WildMatch;
 
-use super::quota::Quota;
+use super::quota::{Bound, Quota};
 use crate::{
     config::{Call, Client, Priority, is_pattern},
     refusal::Refusal,
@@ -174,6 +174,17 @@ impl Access {
     #[must_use]
     pub fn known(&self, names: &[String]) -> Option<Arc<Caller>> {
         names.iter().find_map(|name| self.by_identity.get(name)).cloned()
+    }
+
+    /// How many documents each bound of each client's quota has refused.
+    pub fn quota_refusals(&self) -> impl Iterator<Item = (&Arc<str>, Bound, u64)> {
+        let callers = self.by_identity.values();
+        callers.flat_map(|caller| {
+            caller
+                .quota
+                .refusals()
+                .map(|(bound, count)| (&caller.name, bound, count))
+        })
     }
 
     /// Any client at all.

@@ -136,6 +136,18 @@ impl Gate {
         self.bytes.load(Ordering::Relaxed)
     }
 
+    /// Documents that may be admitted and unanswered.
+    #[must_use]
+    pub fn most(&self) -> usize {
+        self.max_documents.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that they may have.
+    #[must_use]
+    pub fn most_bytes(&self) -> u64 {
+        self.max_bytes.load(Ordering::Relaxed)
+    }
+
     /// What is on its way in, and may not be admitted yet.
     #[must_use]
     pub fn arrivals(&self) -> &Arrivals {

@@ -91,6 +91,7 @@ impl Door {
     /// A door with the configured limits, in front of lanes that sign so fast.
     #[must_use]
     pub fn new(gate: Arc<Gate>, limits: &Limits, pace: Pace, meters: Arc<Meters>) -> Self {
+        meters.limits(limits);
         Self {
             gate,
             queue: Queue::new(limits, pace, Arc::clone(&meters)),
@@ -170,6 +171,7 @@ impl Door {
     /// Takes over the limits of a new configuration.
     pub fn reconfigure(&self, limits: &Limits) {
         self.gate.reconfigure(limits);
+        self.meters.limits(limits);
         self.queue.reconfigure(limits);
     }
 
