@@ -127,3 +127,38 @@ fn a_wrong_pin_is_tried_once_and_said() {
     let output = muhurdar(&["serve", "--config", config.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(77), "{}", output.text);
 }
+
+/// A module that takes no locks, as some of one session are: the ceremony has to initialise it as the service does.
+#[test]
+fn the_commands_on_tokens_initialise_a_module_as_configured() {
+    let prepared = muhurdar_tests::Builder::default()
+        .taxpayers(1)
+        .hsm(1, std::time::Duration::ZERO)
+        .prepare();
+    let path = prepared.dir().join("muhurdar.toml");
+    let config = path.to_str().unwrap();
+    let text = std::fs::read_to_string(&path).unwrap();
+    let strict = text.replace("engines 1;", "no-locks on;engines 1;");
+    assert_ne!(strict, text);
+    std::fs::write(&path, &strict).unwrap();
+    let output = muhurdar(&["token", "list", "--config", config]);
+    assert!(
+        !output.status.success() && output.text.contains("CKR_CANT_LOCK"),
+        "{}",
+        output.text
+    );
+    let fitting = strict.replace(
+        "[[token]]\n",
+        "[[token]]\ninit_args = \"none\"\nsingle_session = true\n",
+    );
+    std::fs::write(&path, fitting).unwrap();
+    for command in [
+        vec!["token", "list", "--config", config],
+        vec![
+            "token", "keygen", "--type", "p256", "--label", "next", "--config", config,
+        ],
+    ] {
+        let output = muhurdar(&command);
+        assert!(output.status.success(), "{command:?}: {}", output.text);
+    }
+}
