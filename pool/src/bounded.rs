@@ -78,6 +78,7 @@ pub(crate) fn bounded<T: Send + 'static>(
             counters.live.fetch_add(1, Ordering::AcqRel);
             let lost = counters.lost.fetch_add(1, Ordering::AcqRel) + 1;
             if race.give_up() {
+                counters.given_up.fetch_add(1, Ordering::Relaxed);
                 tracing::error!(token = %slot.name, call = function, ?patience, lost, "a call hangs while the slot is brought back; it is given up");
                 return Err(hangs);
             }

@@ -80,6 +80,7 @@ fn give_up(shared: &Arc<Shared>, slot: &Arc<Slot>, cell: &LaneCell, called: u64)
         held.lost = true;
         // Counted before the thread can see that it is lost, so that it never subtracts first.
         slot.counters.lost.fetch_add(1, Ordering::AcqRel);
+        slot.counters.given_up.fetch_add(1, Ordering::Relaxed);
         (held.current.take(), std::mem::take(&mut held.rest), held.lease.take())
     };
     if let Some(lease) = lease {

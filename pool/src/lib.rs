@@ -49,6 +49,6 @@ pub use latch::unlatch;
 pub use pool::Pool;
 pub use qualify::{Finding, Measure, Mechanism, MechanismFacts, Qualification, Weight, qualify};
 pub use queue::{Fifo, Queue, TokenMask};
-pub use slot::Cap;
+pub use slot::{Cap, Recovery};
 pub use status::{LaneCounts, Status, TokenStatus};
 pub use sys::set_module_environment;

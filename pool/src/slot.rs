@@ -1,6 +1,7 @@
 //! A slot: one token's place in the pool. It knows its epoch (each opening begins a new one, and lanes and handles belong to theirs),
 //! its lanes, and its numbers. What is done to it, its supervisor does ([`crate::supervisor`]).
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::{Duration, Instant};
@@ -45,6 +46,8 @@ pub(crate) struct Opened {
     pub(crate) cap: Cap,
     pub(crate) state: SlotState,
     pub(crate) last_error: Option<(CkrError, jiff::Timestamp)>,
+    /// Failed calls by the name of their return value.
+    pub(crate) failures: BTreeMap<&'static str, u64>,
 }
 
 /// How many sessions sign, and why not more.
@@ -92,6 +95,42 @@ impl Cap {
     }
 }
 
+/// What was done to bring a slot back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Recovery {
+    /// A new login.
+    Login,
+    /// The slot was opened anew.
+    Slot,
+    /// The module was brought down and up.
+    Module,
+}
+
+impl Recovery {
+    /// All of them, the deeper ones last.
+    pub const ALL: [Self; 3] = [Self::Login, Self::Slot, Self::Module];
+
+    /// In lower case, as in a metric's label.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Login => "login",
+            Self::Slot => "slot",
+            Self::Module => "module",
+        }
+    }
+
+    /// What is done at a rung of the ladder.
+    pub(crate) fn at(rung: Rung) -> Self {
+        match rung {
+            Rung::Request | Rung::Session | Rung::Login => Self::Login,
+            Rung::Slot => Self::Slot,
+            Rung::Module => Self::Module,
+        }
+    }
+}
+
 #[derive(Default)]
 pub(crate) struct Counters {
     pub(crate) signatures: AtomicU64,
@@ -103,9 +142,12 @@ pub(crate) struct Counters {
     pub(crate) live: AtomicUsize,
     /// Of them, those whose call outlived its budget.
     pub(crate) lost: AtomicUsize,
-    /// Calls that came back after they had been given up.
+    /// Calls that were given up so far.
+    pub(crate) given_up: AtomicU64,
+    /// Of them, those that came back.
     pub(crate) late: AtomicU64,
     pub(crate) openings: AtomicU64,
+    pub(crate) recoveries: [AtomicU64; Recovery::ALL.len()],
     pub(crate) reinitialisations: AtomicU64,
     pub(crate) heartbeats: AtomicU64,
     /// Nanoseconds of the pool's clock at the last signature.
@@ -175,6 +217,7 @@ impl Slot {
                     attempts: 0,
                 },
                 last_error: None,
+                failures: BTreeMap::new(),
             }),
             config,
             epoch: AtomicU64::new(0),
@@ -225,7 +268,9 @@ impl Slot {
 
     pub(crate) fn note(&self, error: &CkrError) {
         self.counters.failures.fetch_add(1, Ordering::Relaxed);
-        lock(&self.opened).last_error = Some((*error, jiff::Timestamp::now()));
+        let mut opened = lock(&self.opened);
+        *opened.failures.entry(error.name()).or_insert(0) += 1;
+        opened.last_error = Some((*error, jiff::Timestamp::now()));
     }
 
     /// How many jobs a lane takes at once, and why. Where the token's calls burn this machine's CPU, the lanes are as many as the work

@@ -1,5 +1,6 @@
 //! What the pool tells of itself, for metrics, a status page and people. Reading it costs a few locks and calls no token.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,7 +11,7 @@ use crate::driver::TokenFacts;
 use crate::ladder::SlotState;
 use crate::module::lock;
 use crate::shared::Shared;
-use crate::slot::Cap;
+use crate::slot::{Cap, Recovery};
 
 /// The pool at a moment.
 #[derive(Debug, Clone)]
@@ -59,10 +60,16 @@ pub struct TokenStatus {
     pub signatures: u64,
     /// Calls that failed.
     pub failures: u64,
+    /// The same by the name of the return value, such as `CKR_DEVICE_ERROR`; those that have occurred.
+    pub failures_by: BTreeMap<&'static str, u64>,
     /// Signatures that did not verify, none of which was released.
     pub wrong: u64,
-    /// Calls that came back after they had been given up.
+    /// Calls that did not come back within their budget and were given up.
+    pub given_up: u64,
+    /// Of them, those that came back.
     pub late: u64,
+    /// Attempts to bring it back, in the order of [`Recovery::ALL`]; the opening that the pool begins with is one.
+    pub recoveries: [u64; Recovery::ALL.len()],
     /// Times that the module was reinitialised for this slot.
     pub reinitialisations: u64,
     /// Heartbeats.
@@ -121,7 +128,10 @@ pub(crate) fn read(shared: &Shared) -> Status {
                 signatures: counters.signatures.load(Ordering::Relaxed),
                 failures: counters.failures.load(Ordering::Relaxed),
                 wrong: counters.wrong.load(Ordering::Relaxed),
+                failures_by: opened.failures.clone(),
+                given_up: counters.given_up.load(Ordering::Relaxed),
                 late: counters.late.load(Ordering::Relaxed),
+                recoveries: counters.recoveries.each_ref().map(|n| n.load(Ordering::Relaxed)),
                 reinitialisations: counters.reinitialisations.load(Ordering::Relaxed),
                 heartbeats: counters.heartbeats.load(Ordering::Relaxed),
                 token_cpu: Duration::from_nanos(counters.cpu_nanos.load(Ordering::Relaxed)),

@@ -18,7 +18,7 @@ use crate::ladder::{self, Backoff, Ladder, Order, Rung, SlotState};
 use crate::latch::{Latch, Verdict};
 use crate::module::lock;
 use crate::shared::Shared;
-use crate::slot::{Cap, Slot, Standing};
+use crate::slot::{Cap, Recovery, Slot, Standing};
 
 /// What a supervisor hears.
 pub(crate) enum Event {
@@ -212,10 +212,12 @@ impl Supervisor {
             let slot = Arc::clone(&self.slots[at].slot);
             slot.recovering_since.store(self.shared.clock.now(), Ordering::Release);
             let begun = Instant::now();
-            let outcome = match rung {
-                Rung::Request | Rung::Session | Rung::Login => self.log_in_again(at),
-                Rung::Slot => self.reopen(at),
-                Rung::Module => self.reinitialise(at),
+            let recovery = Recovery::at(rung);
+            slot.counters.recoveries[recovery as usize].fetch_add(1, Ordering::Relaxed);
+            let outcome = match recovery {
+                Recovery::Login => self.log_in_again(at),
+                Recovery::Slot => self.reopen(at),
+                Recovery::Module => self.reinitialise(at),
             };
             slot.recovering_since.store(0, Ordering::Release);
             order = self.conclude(at, rung, outcome, begun);

@@ -160,7 +160,7 @@ async fn a_hanging_call() {
     .await;
     pause(200).await;
     let status = &pool.status().tokens[0];
-    assert_eq!(status.state, SlotState::Ready);
+    assert_eq!((&status.state, status.given_up, status.late), (&SlotState::Ready, 1, 0));
     command("release");
     until(&pool, "the lost call is back", |pool| pool.status().tokens[0].late == 1).await;
     pause(100).await;
@@ -329,14 +329,21 @@ async fn a_session_that_stays_active() {
     // once, and two at a time might meet the same one.
     for failed in 1..=3 {
         command("rule C_Sign 1 stick 0x6");
-        until(&pool, "a session failed", |pool| pool.status().tokens[0].failures >= failed).await;
+        until(&pool, "a session failed", |pool| {
+            pool.status().tokens[0].failures >= failed
+        })
+        .await;
     }
     pause(200).await;
     let tally = load.stop().await;
     report("stuck sessions", &tally, Duration::ZERO);
     assert_eq!(tally.refused, 0, "{:?}", tally.refusals);
-    let failures = pool.status().tokens[0].failures;
-    assert_eq!(failures, 3, "each failed once and was never used again");
+    let token = &pool.status().tokens[0];
+    assert_eq!(token.failures, 3, "each failed once and was never used again");
+    assert_eq!(
+        token.failures_by.iter().collect::<Vec<_>>(),
+        [(&"CKR_FUNCTION_FAILED", &3)]
+    );
     close(pool).await;
 }
 

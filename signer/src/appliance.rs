@@ -154,7 +154,11 @@ impl Appliance {
         let (end, admin_end) = (CancellationToken::new(), CancellationToken::new());
         let reloader = Reloader::new(source.to_owned(), config, Arc::clone(&pipeline), server.live());
         tokio::spawn(reload::watch(reloader, notifier.clone(), end.clone()).map_err(ServeError::Signals)?);
-        let admin = tokio::spawn(admin.serve(Arc::clone(&pipeline), admin_end.clone().cancelled_owned()));
+        let admin = tokio::spawn(admin.serve(
+            Arc::clone(&pipeline),
+            server.live(),
+            admin_end.clone().cancelled_owned(),
+        ));
         let mut serving = tokio::spawn(server.serve(Arc::clone(&pipeline), end.clone().cancelled_owned()));
         let looking = watch_readiness(Arc::clone(&pipeline), health.clone(), notifier.clone(), end.clone());
         let readiness = tokio::spawn(looking);

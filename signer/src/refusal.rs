@@ -87,6 +87,27 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// Every reason that [`Refusal::reason`] has.
+    pub(crate) const REASONS: [&str; 17] = [
+        "XML_MALFORMED",
+        "XML_DTD_FORBIDDEN",
+        "XML_LIMIT",
+        "DOCUMENT_TYPE",
+        "SEAL_PLACE",
+        "ALREADY_SEALED",
+        "TAXPAYER_MISMATCH",
+        "CERTIFICATE_UNUSABLE",
+        "SEAL_UNKNOWN",
+        "REQUEST",
+        "ACCESS",
+        "OVERLOADED",
+        "QUOTA",
+        "DEADLINE",
+        "TOKEN_UNAVAILABLE",
+        "DRAINING",
+        "INTERNAL",
+    ];
+
     /// The stable `reason` of `google.rpc.ErrorInfo`; none for the two that the contract gives none.
     #[must_use]
     pub fn reason(&self) -> Option<&'static str> {

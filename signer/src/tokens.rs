@@ -45,10 +45,7 @@ pub fn token_config(token: &Token) -> Result<TokenConfig, TokenConfigError> {
         RsaMechanism::Pkcs => pool::RsaMechanism::Pkcs,
         RsaMechanism::ShaPkcs => pool::RsaMechanism::ShaPkcs,
     };
-    out.init_args = match token.init_args {
-        InitArgs::OsLocking => pool::InitArgs::OsLocking,
-        InitArgs::None => pool::InitArgs::None,
-    };
+    out.init_args = init_args(token);
     out.isolation = match token.isolation {
         Isolation::None => pool::Isolation::None,
         Isolation::Process => pool::Isolation::Process,
@@ -64,6 +61,15 @@ pub fn token_config(token: &Token) -> Result<TokenConfig, TokenConfigError> {
         .map(|(name, value)| (name.clone(), value.clone()))
         .collect();
     Ok(out)
+}
+
+/// What a token's module is initialised with.
+#[must_use]
+pub fn init_args(token: &Token) -> pool::InitArgs {
+    match token.init_args {
+        InitArgs::OsLocking => pool::InitArgs::OsLocking,
+        InitArgs::None => pool::InitArgs::None,
+    }
 }
 
 fn pin(token: &Token) -> Result<Pin, TokenConfigError> {
@@ -88,4 +94,13 @@ pub fn set_environment(config: &Config) -> Result<(), String> {
     // An isolated module's child gets its environment by itself.
     let here = config.tokens.iter().filter(|t| t.isolation == Isolation::None);
     pool::set_module_environment(here.flat_map(|t| &t.environment))
+}
+
+/// Sets the environment of one token's module, for a command that calls it in its own process whatever `isolation` says, while
+/// the process has one thread.
+///
+/// # Errors
+/// Where it has more already.
+pub fn set_environment_of(token: &Token) -> Result<(), String> {
+    pool::set_module_environment(&token.environment)
 }

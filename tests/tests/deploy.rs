@@ -9,7 +9,7 @@ use std::{
     process::Command,
 };
 
-use muhurdar_tests::{Appliance, Branch, Output, RSA, binary, invoice, muhurdar, skipped};
+use muhurdar_tests::{Branch, Builder, Output, RSA, binary, invoice, muhurdar, skipped};
 use saphyr::{LoadableYamlNode as _, YamlOwned};
 use serde_json::Value;
 
@@ -54,11 +54,14 @@ fn the_image_does_not_run_as_root_and_drains_when_it_is_stopped() {
 
 #[tokio::test]
 async fn every_query_of_the_dashboard_and_of_the_alerts_asks_for_what_is_exported() {
-    let mut client = Branch::of(Appliance::shared(), "branch-1").connect().await;
+    // Bounds of a quota are exported where there are any.
+    let appliance = Builder::default()
+        .client("metered", "taxpayers = [\"*\"]\nquota = { in_flight = 10 }")
+        .start();
+    let mut client = Branch::of(&appliance, "branch-1").connect().await;
     client.seal(Branch::request(RSA, invoice(RSA, ""))).await.unwrap();
     client.seal(Branch::request(RSA, "<a")).await.unwrap_err();
-    let exported = Exported::read(&Appliance::shared().get("/metrics").1);
-    let exported = exported.with("muhurdar_seals_total", "outcome", reasons());
+    let exported = Exported::read(&appliance.get("/metrics").1);
 
     let (dashboard, rules) = (of_the_dashboard(), of_the_rules());
     assert!(dashboard.len() >= 40 && rules.len() >= 19, "queries were overlooked");
@@ -68,6 +71,24 @@ async fn every_query_of_the_dashboard_and_of_the_alerts_asks_for_what_is_exporte
         .flat_map(|q| q.check(&exported))
         .collect();
     assert!(complaints.is_empty(), "{}", complaints.join("\n"));
+}
+
+/// A counter that begins with its first event hides that event from `rate`.
+#[test]
+fn every_outcome_of_the_contract_is_counted_from_the_start() {
+    let prepared = Builder::default().taxpayers(0).start();
+    let metrics = prepared.get("/metrics").1;
+    for outcome in reasons().iter().map(String::as_str).chain(["sealed"]) {
+        for document in ["invoice", "unknown"] {
+            let series = format!("muhurdar_seals_total{{document=\"{document}\",outcome=\"{outcome}\"}} 0\n");
+            assert!(metrics.contains(&series), "no {series}");
+        }
+    }
+    let untyped = metrics
+        .lines()
+        .filter(|line| line.starts_with("# TYPE") && line.contains("_total "));
+    let wrong: Vec<_> = untyped.filter(|line| !line.ends_with(" counter")).collect();
+    assert!(wrong.is_empty(), "what is called a total is a counter: {wrong:?}");
 }
 
 /// Prometheus' own parser knows types of arguments too, and is what will read them.
@@ -197,18 +218,19 @@ fn of_the_rules() -> Vec<Query> {
         .collect()
 }
 
-/// Refusals are counted from the first of their kind on; the table in the proto's head has all kinds.
-fn reasons() -> impl Iterator<Item = String> {
+/// The reasons of the table in the proto's head; its first column has gRPC's codes, of which only UNAUTHENTICATED has none.
+fn reasons() -> Vec<String> {
+    const FIRST_COLUMN: usize = 21;
     let proto = read("proto/muhurdar/seal/v1/seal.proto");
-    let table: Vec<_> = proto
-        .lines()
-        .filter_map(|line| line.strip_prefix("//   "))
-        .map(str::to_owned)
-        .collect();
+    let table = proto.lines().filter_map(|line| line.strip_prefix("//   "));
     let words = table
+        .filter_map(|line| line.get(FIRST_COLUMN..))
+        .flat_map(|line| line.split(' '));
+    let is_reason = |word: &&str| word.len() > 3 && word.chars().all(|c| c.is_ascii_uppercase() || c == '_');
+    let found: Vec<_> = words.filter(is_reason).map(str::to_owned).collect();
+    assert!(found.len() >= 16, "{found:?}");
+    found
         .into_iter()
-        .flat_map(|line| line.split(' ').map(str::to_owned).collect::<Vec<_>>());
-    words
-        .filter(|word| word.len() > 3 && word.chars().all(|c| c.is_ascii_uppercase() || c == '_'))
-        .chain(["INTERNAL".to_owned()])
+        .chain(["INTERNAL".to_owned(), "UNAUTHENTICATED".to_owned()])
+        .collect()
 }

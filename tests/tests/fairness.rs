@@ -380,6 +380,11 @@ async fn a_quota_is_a_clients_own_and_says_when_to_come_back() {
         }
         let sealed = 12 - refusals.len();
         assert!(allowed.contains(&sealed), "{client}: {sealed} were sealed");
+        let counted = format!("muhurdar_quota_refusals_total{{bound=\"{bound}\",client=\"{client}\"}}");
+        assert_eq!(
+            appliance.metric(&counted),
+            f64::from(u32::try_from(refusals.len()).unwrap())
+        );
         // Another client does not notice.
         let mut other = Branch::of(appliance, "branch-1").connect().await;
         other.seal(request(Priority::Normal)).await.unwrap();

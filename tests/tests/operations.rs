@@ -1,10 +1,8 @@
-//! What ops see of a running service, and whether the alerts look at what is really there.
+//! What ops see of a running service, and what `check` tells them of one that does not run.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use std::{collections::BTreeSet, path::Path};
-
-use muhurdar_tests::{Appliance, Branch, RSA, invoice, muhurdar};
+use muhurdar_tests::{Appliance, muhurdar};
 
 fn get(path: &str) -> (String, String) {
     Appliance::shared().get(path)
@@ -15,38 +13,6 @@ fn the_probes_say_that_it_lives_and_is_ready() {
     assert_eq!(get("/healthz").0, "HTTP/1.1 200 OK");
     assert_eq!(get("/readyz").0, "HTTP/1.1 200 OK");
     assert_eq!(get("/elsewhere").0, "HTTP/1.1 404 Not Found");
-}
-
-#[tokio::test]
-async fn every_metric_that_an_alert_looks_at_is_exported() {
-    let mut client = Branch::of(Appliance::shared(), "branch-1").connect().await;
-    client.seal(Branch::request(RSA, invoice(RSA, ""))).await.unwrap();
-    client.seal(Branch::request(RSA, "<a")).await.unwrap_err();
-    let metrics = get("/metrics").1;
-    let exported: BTreeSet<_> = metrics
-        .lines()
-        .filter(|l| !l.starts_with('#'))
-        .filter_map(|l| l.split(['{', ' ']).next())
-        .collect();
-
-    let rules = Path::new(concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/../deploy/prometheus/muhurdar.rules.yaml"
-    ));
-    let rules = std::fs::read_to_string(rules).unwrap();
-    let expressions = rules.lines().filter(|l| !l.trim_start().starts_with(['#', '-']));
-    let words: BTreeSet<_> = expressions
-        .flat_map(|l| l.split(|c: char| !c.is_ascii_alphanumeric() && c != '_'))
-        .filter(|word| word.starts_with("muhurdar_"))
-        .collect();
-    assert!(words.len() >= 6, "{words:?}");
-    let missing: Vec<_> = words.iter().filter(|word| !exported.contains(*word)).collect();
-    assert!(missing.is_empty(), "no such metric: {missing:?} in {exported:?}");
-    assert!(
-        metrics.contains("muhurdar_seals_total{document=\"invoice\",outcome=\"sealed\"}"),
-        "{metrics}"
-    );
-    assert!(metrics.contains("outcome=\"XML_MALFORMED\""), "{metrics}");
 }
 
 #[test]
@@ -160,4 +126,39 @@ fn a_wrong_pin_is_tried_once_and_said() {
     // A supervisor that restarts the service must not spend the PIN's tries: the unit's RestartPreventExitStatus has 77.
     let output = muhurdar(&["serve", "--config", config.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(77), "{}", output.text);
+}
+
+/// A module that takes no locks, as some of one session are: the ceremony has to initialise it as the service does.
+#[test]
+fn the_commands_on_tokens_initialise_a_module_as_configured() {
+    let prepared = muhurdar_tests::Builder::default()
+        .taxpayers(1)
+        .hsm(1, std::time::Duration::ZERO)
+        .prepare();
+    let path = prepared.dir().join("muhurdar.toml");
+    let config = path.to_str().unwrap();
+    let text = std::fs::read_to_string(&path).unwrap();
+    let strict = text.replace("engines 1;", "no-locks on;engines 1;");
+    assert_ne!(strict, text);
+    std::fs::write(&path, &strict).unwrap();
+    let output = muhurdar(&["token", "list", "--config", config]);
+    assert!(
+        !output.status.success() && output.text.contains("CKR_CANT_LOCK"),
+        "{}",
+        output.text
+    );
+    let fitting = strict.replace(
+        "[[token]]\n",
+        "[[token]]\ninit_args = \"none\"\nsingle_session = true\n",
+    );
+    std::fs::write(&path, fitting).unwrap();
+    for command in [
+        vec!["token", "list", "--config", config],
+        vec![
+            "token", "keygen", "--type", "p256", "--label", "next", "--config", config,
+        ],
+    ] {
+        let output = muhurdar(&command);
+        assert!(output.status.success(), "{command:?}: {}", output.text);
+    }
 }

@@ -13,7 +13,8 @@ use std::{
 };
 
 use muhurdar_proto::seal::v1::{
-    ListSealsRequest, SealStreamRequest, seal_service_client::SealServiceClient, seal_stream_response::Outcome,
+    ListSealsRequest, SealRequest, SealStreamRequest, seal_service_client::SealServiceClient,
+    seal_stream_response::Outcome,
 };
 use muhurdar_tests::{
     Appliance, Branch, Builder, Output, RSA, certify, invoice, muhurdar, refused, refused_item, renew_server, revoke,
@@ -315,4 +316,35 @@ async fn a_process_of_this_machine_is_known_by_its_user_on_the_unix_socket() {
         .unwrap()
         .into_inner();
     assert_eq!(answer.receipt.unwrap().client, "branch-2");
+}
+
+/// An answer that is kept for a key is given on the same rights as it was made.
+#[tokio::test]
+async fn an_answer_of_earlier_days_is_not_given_where_the_right_to_it_was_taken_away() {
+    let appliance = Builder::default()
+        .taxpayers(1)
+        .client("till", "taxpayers = [\"*\"]\ndocuments = [\"invoice\"]")
+        .start();
+    let mut client = Branch::of(&appliance, "till").connect().await;
+    let request = SealRequest {
+        idempotency_key: "one".to_owned(),
+        ..Branch::request(RSA, invoice(RSA, ""))
+    };
+    let first = client.seal(request.clone()).await.unwrap().into_inner();
+    assert_eq!(client.seal(request.clone()).await.unwrap().into_inner(), first);
+    for (documents, allowed) in [("despatch-advice", false), ("invoice", true)] {
+        edit(&appliance, |text| {
+            let at = text.rfind("documents = [").unwrap();
+            format!("{}documents = [\"{documents}\"]\n", &text[..at])
+        });
+        hang_up(&appliance).await;
+        let again = client.seal(request.clone()).await;
+        match again {
+            Ok(again) if allowed => assert_eq!(again.into_inner(), first),
+            Err(status) if !allowed => assert_eq!(refused(&status).reason, "ACCESS"),
+            other => panic!("{documents}: {other:?}"),
+        }
+    }
+    let denied = "muhurdar_seals_total{document=\"unknown\",outcome=\"ACCESS\"}";
+    assert_eq!(appliance.metric(denied), 1.0, "counted like any other");
 }

@@ -8,7 +8,7 @@ use std::{
 use muhurdar_xades::DocumentType;
 use wildmatch::WildMatch;
 
-use super::quota::Quota;
+use super::quota::{Bound, Quota};
 use crate::{
     config::{Call, Client, Priority, is_pattern},
     refusal::Refusal,
@@ -170,23 +170,42 @@ impl Access {
         known.map_or_else(|| names.first().cloned().unwrap_or_default(), |c| c.name.to_string())
     }
 
-    /// The client that a certificate's names belong to.
+    /// The client that a certificate's names belong to, where one of them does.
+    #[must_use]
+    pub fn known(&self, names: &[String]) -> Option<Arc<Caller>> {
+        names.iter().find_map(|name| self.by_identity.get(name)).cloned()
+    }
+
+    /// How many documents each bound of each client's quota has refused.
+    pub fn quota_refusals(&self) -> impl Iterator<Item = (&Arc<str>, Bound, u64)> {
+        let callers = self.by_identity.values();
+        callers.flat_map(|caller| {
+            caller
+                .quota
+                .refusals()
+                .map(|(bound, count)| (&caller.name, bound, count))
+        })
+    }
+
+    /// Any client at all.
+    #[cfg(test)]
+    pub(super) fn anybody(&self) -> Arc<Caller> {
+        self.by_identity.values().next().cloned().unwrap()
+    }
+
+    /// The client that a certificate's names belong to, or why there is none.
     ///
     /// # Errors
     /// UNAUTHENTICATED without a certificate, ACCESS where no client has one of its names.
     pub fn caller(&self, names: Option<&[String]>) -> Result<Arc<Caller>, Refusal> {
         let names = names.ok_or(Refusal::Unauthenticated)?;
-        names
-            .iter()
-            .find_map(|name| self.by_identity.get(name))
-            .cloned()
-            .ok_or_else(|| {
-                let shown = names.first().map_or("without a name", String::as_str);
-                tracing::warn!(target: "muhurdar::audit", certificate = shown, why = "no [[client]] has this name", "denied");
-                Refusal::Access(format!(
-                    "the certificate {shown} belongs to no [[client]] of the configuration"
-                ))
-            })
+        self.known(names).ok_or_else(|| {
+            let shown = names.first().map_or("without a name", String::as_str);
+            tracing::warn!(target: "muhurdar::audit", certificate = shown, why = "no [[client]] has this name", "denied");
+            Refusal::Access(format!(
+                "the certificate {shown} belongs to no [[client]] of the configuration"
+            ))
+        })
     }
 }
 

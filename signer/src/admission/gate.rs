@@ -11,10 +11,14 @@ use std::{
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use super::Arrivals;
 use crate::{
     config::Limits,
     refusal::{Refusal, SOON},
 };
+
+/// Bytes beside the document in a request message.
+pub(crate) const MESSAGE_OVERHEAD: usize = 64 << 10;
 
 /// Counts what is admitted and unanswered, in documents and in bytes.
 #[derive(Debug)]
@@ -26,6 +30,7 @@ pub struct Gate {
     emptied: Notify,
     max_documents: AtomicUsize,
     max_bytes: AtomicU64,
+    arrivals: Arrivals,
     /// Nanoseconds.
     timeout: AtomicU64,
 }
@@ -51,6 +56,10 @@ impl Gate {
             emptied: Notify::new(),
             max_documents: AtomicUsize::new(limits.in_flight),
             max_bytes: AtomicU64::new(limits.in_flight_bytes.as_u64()),
+            arrivals: Arrivals::new(
+                limits.in_flight_bytes.as_u64(),
+                limits.document.as_u64() + MESSAGE_OVERHEAD as u64,
+            ),
             timeout: AtomicU64::new(nanoseconds(limits.request_timeout)),
         })
     }
@@ -59,6 +68,7 @@ impl Gate {
     pub fn reconfigure(&self, limits: &Limits) {
         self.max_documents.store(limits.in_flight, Ordering::Relaxed);
         self.max_bytes.store(limits.in_flight_bytes.as_u64(), Ordering::Relaxed);
+        self.arrivals.reconfigure(limits.in_flight_bytes.as_u64());
         self.timeout
             .store(nanoseconds(limits.request_timeout), Ordering::Relaxed);
     }
@@ -124,6 +134,24 @@ impl Gate {
     #[must_use]
     pub fn in_flight_bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Documents that may be admitted and unanswered.
+    #[must_use]
+    pub fn most(&self) -> usize {
+        self.max_documents.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that they may have.
+    #[must_use]
+    pub fn most_bytes(&self) -> u64 {
+        self.max_bytes.load(Ordering::Relaxed)
+    }
+
+    /// What is on its way in, and may not be admitted yet.
+    #[must_use]
+    pub fn arrivals(&self) -> &Arrivals {
+        &self.arrivals
     }
 
     /// Waits until nothing is admitted and unanswered. Meant for after [`Gate::close`].

@@ -5,7 +5,10 @@ use prometheus::{
 };
 
 use super::quota::Bound;
-use crate::{config::Priority, refusal::Refusal};
+use crate::{
+    config::{Limits, Priority},
+    refusal::Refusal,
+};
 
 /// Seconds; from no wait at all to a queue that is full.
 const WAIT_BUCKETS: [f64; 12] = [
@@ -53,6 +56,8 @@ const CAUSES: [(Cause, &str); 9] = [
 pub struct Meters {
     waits: [Histogram; Priority::ALL.len()],
     depth: [IntGauge; Priority::ALL.len()],
+    most: IntGauge,
+    most_bytes: IntGauge,
     refusals: [[IntCounter; CAUSES.len()]; Priority::ALL.len()],
 }
 
@@ -74,6 +79,10 @@ impl Meters {
             Opts::new("muhurdar_queue_documents", "Documents that wait for their turn"),
             &["priority"],
         )?;
+        let most = IntGauge::new("muhurdar_queue_documents_limit", "limits.queue")?;
+        let most_bytes = IntGauge::new("muhurdar_queue_bytes_limit", "limits.queue_bytes")?;
+        registry.register(Box::new(most.clone()))?;
+        registry.register(Box::new(most_bytes.clone()))?;
         let refusals = IntCounterVec::new(
             Opts::new(
                 "muhurdar_admission_refusals_total",
@@ -85,6 +94,8 @@ impl Meters {
         registry.register(Box::new(depth.clone()))?;
         registry.register(Box::new(refusals.clone()))?;
         Ok(Self {
+            most,
+            most_bytes,
             waits: Priority::ALL.map(|p| waits.with_label_values(&[p.name()])),
             depth: Priority::ALL.map(|p| depth.with_label_values(&[p.name()])),
             refusals: Priority::ALL.map(|p| CAUSES.map(|(_, cause)| refusals.with_label_values(&[cause, p.name()]))),
@@ -97,6 +108,13 @@ impl Meters {
 
     pub(super) fn depth(&self, priority: Priority, documents: usize) {
         self.depth[priority as usize].set(i64::try_from(documents).unwrap_or(i64::MAX));
+    }
+
+    /// What may wait.
+    pub(super) fn limits(&self, limits: &Limits) {
+        self.most.set(i64::try_from(limits.queue).unwrap_or(i64::MAX));
+        self.most_bytes
+            .set(i64::try_from(limits.queue_bytes.as_u64()).unwrap_or(i64::MAX));
     }
 
     pub(super) fn turned_away(&self, priority: Priority, cause: Cause) {

@@ -6,6 +6,7 @@
 //! many lanes there are to keep busy.
 
 mod access;
+mod arrival;
 mod gate;
 mod meters;
 mod queue;
@@ -17,8 +18,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub(crate) use self::gate::MESSAGE_OVERHEAD;
 pub use self::{
     access::{Access, Caller},
+    arrival::{Arrival, Arrivals},
     gate::{Gate, Place},
     meters::Meters,
     queue::Pace,
@@ -88,6 +91,7 @@ impl Door {
     /// A door with the configured limits, in front of lanes that sign so fast.
     #[must_use]
     pub fn new(gate: Arc<Gate>, limits: &Limits, pace: Pace, meters: Arc<Meters>) -> Self {
+        meters.limits(limits);
         Self {
             gate,
             queue: Queue::new(limits, pace, Arc::clone(&meters)),
@@ -167,6 +171,7 @@ impl Door {
     /// Takes over the limits of a new configuration.
     pub fn reconfigure(&self, limits: &Limits) {
         self.gate.reconfigure(limits);
+        self.meters.limits(limits);
         self.queue.reconfigure(limits);
     }
 

@@ -25,6 +25,10 @@ pub(super) struct Quota {
 struct Used {
     documents: AtomicUsize,
     bytes: AtomicU64,
+    /// Of messages that are not whole yet, and so no documents.
+    arriving: Arc<AtomicU64>,
+    /// Documents that were refused, in the order of [`Bound::ALL`].
+    refused: [AtomicU64; Bound::ALL.len()],
 }
 
 /// A document's share of a quota; given back when it is dropped.
@@ -52,11 +56,39 @@ impl Quota {
         }
     }
 
+    /// Bytes of its messages that are not whole yet.
+    pub(super) fn arriving(&self) -> &Arc<AtomicU64> {
+        &self.used.arriving
+    }
+
+    /// The bounds that there are, and how many documents each has refused.
+    pub(super) fn refusals(&self) -> impl Iterator<Item = (Bound, u64)> {
+        let limits = &self.limits;
+        let bounded = move |bound: &Bound| match bound {
+            Bound::Rate => limits.documents_per_second.is_some(),
+            Bound::Documents => limits.in_flight.is_some(),
+            Bound::Bytes => limits.in_flight_bytes.is_some(),
+        };
+        let count = |bound: Bound| self.used.refused[bound as usize].load(Ordering::Relaxed);
+        Bound::ALL
+            .into_iter()
+            .filter(bounded)
+            .map(move |bound| (bound, count(bound)))
+    }
+
     /// Takes a document's share. `soon`: when a document in flight is likely to be answered.
     ///
     /// # Errors
     /// QUOTA, with the bound that was reached.
     pub(super) fn take(&self, bytes: u64, soon: impl Fn() -> Duration) -> Result<Share, Refusal> {
+        self.try_take(bytes, soon).inspect_err(|refusal| {
+            if let Refusal::Quota { bound, .. } = refusal {
+                self.used.refused[*bound as usize].fetch_add(1, Ordering::Relaxed);
+            }
+        })
+    }
+
+    fn try_take(&self, bytes: u64, soon: impl Fn() -> Duration) -> Result<Share, Refusal> {
         let used = Arc::clone(&self.used);
         let documents = used.documents.fetch_add(1, Ordering::Relaxed);
         let held = used.bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -82,6 +114,7 @@ impl Quota {
 
 /// Which bound of a quota was reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
 pub enum Bound {
     /// Documents a second.
     Rate,
@@ -92,6 +125,8 @@ pub enum Bound {
 }
 
 impl Bound {
+    pub(super) const ALL: [Self; 3] = [Self::Rate, Self::Documents, Self::Bytes];
+
     /// Its key in `[client.quota]`.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -151,6 +186,8 @@ mod tests {
         );
         let first = quota.take(60, soon).unwrap();
         assert_eq!(bound(quota.take(41, soon)), (Bound::Bytes, SOON));
+        let refused: Vec<_> = quota.refusals().collect();
+        assert_eq!(refused, [(Bound::Documents, 0), (Bound::Bytes, 1)]);
         let second = quota.take(40, soon).unwrap();
         assert_eq!(bound(quota.take(0, soon)), (Bound::Documents, SOON));
         drop((first, second));

@@ -86,6 +86,12 @@ pub struct Server {
     /// How long a TLS handshake may take.
     #[serde(default = "default_handshake_timeout", deserialize_with = "duration")]
     pub handshake_timeout: Duration,
+    /// How often a connection is asked for a sign of life.
+    #[serde(default = "default_keep_alive_interval", deserialize_with = "duration")]
+    pub keep_alive_interval: Duration,
+    /// How long it may take to give one: a peer that stalls half way through a header block can give none.
+    #[serde(default = "default_keep_alive_timeout", deserialize_with = "duration")]
+    pub keep_alive_timeout: Duration,
     /// Connections at a time; one more is closed unread.
     #[serde(default = "default_max_connections")]
     pub max_connections: usize,
@@ -123,7 +129,7 @@ pub struct Limits {
     pub attributes: u32,
     /// Documents that may be admitted and unanswered at a time.
     pub in_flight: usize,
-    /// Their size together.
+    /// Their size together; and that of messages that are not whole yet, of which one client may have half.
     pub in_flight_bytes: ByteSize,
     /// Documents, of those in flight, that may wait for their turn.
     pub queue: usize,
@@ -145,6 +151,9 @@ pub struct Limits {
     /// Longest time that a document may take from its admission to its answer, where the caller names none.
     #[serde(deserialize_with = "duration")]
     pub request_timeout: Duration,
+    /// Longest time that a message may take to arrive.
+    #[serde(deserialize_with = "duration")]
+    pub arrival_timeout: Duration,
 }
 
 impl Default for Limits {
@@ -164,6 +173,7 @@ impl Default for Limits {
             batch_items: 256,
             stream_in_flight: 256,
             request_timeout: Duration::from_secs(30),
+            arrival_timeout: Duration::from_secs(60),
         }
     }
 }
@@ -350,6 +360,14 @@ fn default_drain_timeout() -> Duration {
 
 fn default_handshake_timeout() -> Duration {
     Duration::from_secs(10)
+}
+
+fn default_keep_alive_interval() -> Duration {
+    Duration::from_secs(30)
+}
+
+fn default_keep_alive_timeout() -> Duration {
+    Duration::from_secs(20)
 }
 
 fn default_max_connections() -> usize {

@@ -269,7 +269,7 @@ impl Pipeline {
     /// Accounts for a wrong signature, and says when it was one too many.
     fn wrong_signature(&self, attempts: &mut Attempts, token: &str, seal: &Seal) -> Result<(), Refusal> {
         attempts.0 += 1;
-        self.metrics.wrong_signature();
+        self.metrics.wrong_signature(token);
         let request = trace::request_id();
         tracing::error!(%request, token, taxpayer = %seal.taxpayer, attempt = attempts.0, "a wrong signature was not released");
         if attempts.0 < SIGN_ATTEMPTS {

@@ -26,6 +26,14 @@ impl Changes {
                 old.limits.large_in_flight != new.limits.large_in_flight,
             ),
             ("server.drain_timeout", before.drain_timeout != after.drain_timeout),
+            (
+                "server.keep_alive_interval",
+                before.keep_alive_interval != after.keep_alive_interval,
+            ),
+            (
+                "server.keep_alive_timeout",
+                before.keep_alive_timeout != after.keep_alive_timeout,
+            ),
             ("limits.document", old.limits.document != new.limits.document),
             (
                 "sealing.digest_threads",
@@ -79,6 +87,8 @@ pub(super) fn keep_what_needs_a_restart(old: &Config, new: &mut Config) {
     new.server.unix_socket.clone_from(&old.server.unix_socket);
     new.server.state_dir.clone_from(&old.server.state_dir);
     new.server.drain_timeout = old.server.drain_timeout;
+    new.server.keep_alive_interval = old.server.keep_alive_interval;
+    new.server.keep_alive_timeout = old.server.keep_alive_timeout;
     new.server.spool_dir.clone_from(&old.server.spool_dir);
     new.limits.document = old.limits.document;
     new.limits.large_in_flight = old.limits.large_in_flight;

@@ -23,6 +23,7 @@ pub struct Live {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Settings {
     pub(super) handshake_timeout: Duration,
+    pub(super) arrival_timeout: Duration,
     pub(super) max_connections: usize,
     pub(super) max_connections_per_client: usize,
     pub(super) batch_items: usize,
@@ -33,6 +34,7 @@ impl Settings {
     fn of(config: &Config) -> Self {
         Self {
             handshake_timeout: config.server.handshake_timeout,
+            arrival_timeout: config.limits.arrival_timeout,
             max_connections: config.server.max_connections,
             max_connections_per_client: config.server.max_connections_per_client,
             batch_items: config.limits.batch_items,
@@ -79,6 +81,11 @@ impl Live {
         peer.filter(|peer| peer.names.is_some() && peer.is_trusted_by(&self.trust.load()))
             .map(drop)
             .ok_or(Refusal::Unauthenticated)
+    }
+
+    /// The client that a peer is, whatever it may; none where it is nobody's.
+    pub(super) fn known(&self, peer: Option<&Peer>) -> Option<Arc<Caller>> {
+        self.access.load().known(peer?.names.as_deref()?)
     }
 
     /// Who calls, by what is known and trusted now.

@@ -22,7 +22,8 @@ fn unknown_value(field: &'static str) -> Refusal {
     }
 }
 
-fn read_document_type(asked: i32) -> Result<Option<DocumentType>, Refusal> {
+/// None where it is not said.
+pub(super) fn read_document_type(asked: i32) -> Result<Option<DocumentType>, Refusal> {
     wire::DocumentType::try_from(asked)
         .map(document_type)
         .map_err(|_| unknown_value("document_type"))

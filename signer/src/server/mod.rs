@@ -5,6 +5,7 @@
 
 mod accept;
 pub mod admin;
+mod arriving;
 mod contained;
 mod identity;
 mod large;
@@ -20,11 +21,10 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
 };
 
 use muhurdar_proto::{FILE_DESCRIPTOR_SET, seal::v1::seal_service_server::SealServiceServer};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpSocket, UnixListener};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Status, service::interceptor::InterceptedService, transport::Server as Transport};
 use tonic_health::{ServingStatus, server::HealthReporter};
@@ -35,10 +35,11 @@ pub use self::{
     live::Live,
     tls::{TlsError, Trust},
 };
-use crate::{config::Config, pipeline::Pipeline};
+use crate::{admission::MESSAGE_OVERHEAD, config::Config, pipeline::Pipeline};
 
-/// Bytes beside the document in a request message.
-const MESSAGE_OVERHEAD: usize = 64 << 10;
+/// Connections that may wait to be accepted; Linux lowers it to `net.core.somaxconn`, which has been 4096 since 5.4. Beyond it
+/// the kernel drops connections in silence, and a client of ours tries again a second later at the soonest.
+const BACKLOG: u32 = 4096;
 /// HTTP/2 windows and frames that large documents pass in few steps: measured, see docs/performance.md.
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 16 << 20;
@@ -47,12 +48,6 @@ const MAX_FRAME: u32 = 256 << 10;
 const MAX_STREAMS: u32 = 1024;
 /// Bytes of a call's headers, all together: a few of gRPC's own and a trace context.
 const MAX_HEADERS: u32 = 16 << 10;
-/// How often a connection is asked for a sign of life, and how long it may take to give one: a peer that stalls half way
-/// through a header block can give none.
-const KEEP_ALIVE: Duration = Duration::from_secs(30);
-const SIGN_OF_LIFE: Duration = Duration::from_secs(20);
-/// Beside the time that a request may take to be answered, how long a unary one may take to arrive.
-const ARRIVAL: Duration = Duration::from_secs(60);
 
 /// Whether the TLS files of a configuration work together.
 ///
@@ -112,9 +107,7 @@ impl Server {
         let trust = Trust::read(&config.server.tls)?;
         warn_of_a_stale_list(&trust);
         let address = config.server.listen;
-        let listener = TcpListener::bind(address)
-            .await
-            .map_err(|source| ServeError::Listen { address, source })?;
+        let listener = bind(address).map_err(|source| ServeError::Listen { address, source })?;
         let unix = match &config.server.unix_socket {
             None => None,
             Some(path) => Some(bind_unix(path).map_err(|source| ServeError::Socket {
@@ -158,6 +151,7 @@ impl Server {
     pub async fn serve(self, pipeline: Arc<Pipeline>, stop: impl Future<Output = ()>) -> Result<(), ServeError> {
         let connections = accept::accept(self.listener, self.unix, &self.live);
         let limit = self.config.limits.document.as_u64() + MESSAGE_OVERHEAD as u64;
+        let arriving = arriving::layer(&pipeline, &self.live);
         let sealing = Sealing::new(pipeline, Arc::clone(&self.live), self.config.limits.document.as_u64());
         let sealing = SealServiceServer::new(sealing)
             .max_decoding_message_size(usize::try_from(limit).unwrap_or(usize::MAX))
@@ -181,9 +175,10 @@ impl Server {
             .max_frame_size(MAX_FRAME)
             .max_concurrent_streams(MAX_STREAMS)
             .http2_max_header_list_size(MAX_HEADERS)
-            .http2_keepalive_interval(Some(KEEP_ALIVE))
-            .http2_keepalive_timeout(Some(SIGN_OF_LIFE))
-            .timeout(self.config.limits.request_timeout + ARRIVAL)
+            .http2_keepalive_interval(Some(self.config.server.keep_alive_interval))
+            .http2_keepalive_timeout(Some(self.config.server.keep_alive_timeout))
+            .timeout(self.config.limits.request_timeout + self.config.limits.arrival_timeout)
+            .layer(arriving)
             .layer(oversize::layer(self.config.limits.document.as_u64()))
             .add_service(InterceptedService::new(sealing, certified(&self.live)))
             .add_service(InterceptedService::new(health, certified(&self.live)))
@@ -202,6 +197,18 @@ fn certified(live: &Arc<Live>) -> impl Fn(Request<()>) -> Result<Request<()>, St
         Ok(()) => Ok(request),
         Err(refusal) => Err(status::status(&refusal)),
     }
+}
+
+fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
+    // A restart need not wait for what the kernel remembers of old connections.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// A socket that a process before this one has left is no longer anybody's.

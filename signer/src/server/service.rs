@@ -12,14 +12,14 @@ use super::{
     Live, Peer,
     contained::contained,
     large::LargeCall,
-    messages::{deadline, read, read_digest, seal_info, split, wire_receipt},
+    messages::{deadline, read, read_digest, read_document_type, seal_info, split, wire_receipt},
     oversize,
     status::{item_status, status},
 };
 use crate::{
     admission::{Admitted, Caller},
     config::Call,
-    idempotency::{Fingerprint, Found, Key},
+    idempotency::{Claim, Fingerprint, Found, Key},
     pipeline::{Pipeline, SignedDigest},
     refusal::Refusal,
     trace::{Method, Origin},
@@ -315,24 +315,17 @@ async fn seal(
         if request.idempotency_key.is_empty() {
             return seal_anew(pipeline, caller, request, deadline).await;
         }
-        pipeline.permits(caller, Call::Seal, &request.taxpayer)?;
-        let key = Key::new(&caller.name, &request.idempotency_key)?;
-        // While it waits for another with its key, it holds a document like any other.
-        let place = pipeline.gate.admit(request.document.len(), deadline)?;
-        let found = pipeline
-            .answers
-            .find(key, fingerprint(&request), place.deadline)
-            .await?;
-        drop(place);
-        match found {
-            Found::Answer(answer) => {
+        let expected = read_document_type(request.document_type).ok().flatten();
+        let earlier = earlier(pipeline, caller, &request, deadline).await;
+        match earlier.inspect_err(|refusal| pipeline.metrics.refused(refusal, expected))? {
+            Earlier::Answer(response) => {
                 pipeline.metrics.answered_again();
                 Ok(Answered {
-                    response: wire::SealResponse::decode(answer).map_err(|_| Refusal::Internal)?,
+                    response: *response,
                     admitted: None,
                 })
             }
-            Found::Claim(claim) => {
+            Earlier::None(claim) => {
                 let answered = seal_anew(pipeline, caller, request, deadline).await?;
                 claim.keep(answered.response.encode_to_vec().into()).await;
                 Ok(answered)
@@ -340,6 +333,35 @@ async fn seal(
         }
     })
     .await
+}
+
+/// What was answered to a key before.
+enum Earlier {
+    Answer(Box<wire::SealResponse>),
+    None(Claim),
+}
+
+/// Looks for the answer to a request's key. Who may not have the document sealed any more is not given the seal of earlier
+/// days either.
+async fn earlier(
+    pipeline: &Pipeline,
+    caller: &Caller,
+    request: &wire::SealRequest,
+    deadline: Option<Instant>,
+) -> Result<Earlier, Refusal> {
+    pipeline.permits(caller, Call::Seal, &request.taxpayer)?;
+    let key = Key::new(&caller.name, &request.idempotency_key)?;
+    // While it waits for another with its key, it holds a document like any other.
+    let place = pipeline.gate.admit(request.document.len(), deadline)?;
+    let found = pipeline.answers.find(key, fingerprint(request), place.deadline);
+    let answer = match found.await? {
+        Found::Answer(answer) => answer,
+        Found::Claim(claim) => return Ok(Earlier::None(claim)),
+    };
+    let response = wire::SealResponse::decode(answer).map_err(|_| Refusal::Internal)?;
+    let sealed = response.receipt.as_ref().map_or(0, |receipt| receipt.document_type);
+    caller.may_have_sealed(read_document_type(sealed)?.ok_or(Refusal::Internal)?)?;
+    Ok(Earlier::Answer(Box::new(response)))
 }
 
 async fn seal_anew(

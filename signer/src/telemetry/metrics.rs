@@ -10,13 +10,10 @@ use std::{
 
 use muhurdar_pool::Pool;
 use muhurdar_xades::DocumentType;
-use prometheus::{
-    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
-};
+use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry, TextEncoder};
 
 use crate::{
-    admission::{Door, Gate, Meters},
+    admission::{Access, Door, Gate, Meters},
     config::Priority,
     refusal::Refusal,
     seals::Seals,
@@ -80,6 +77,8 @@ const DOCUMENTS: [(DocumentType, &str); 9] = [
 
 /// The `document` label where nobody knows.
 const UNKNOWN: &str = "unknown";
+/// The `outcome` label of the one refusal that has no reason of the error table.
+const UNAUTHENTICATED: &str = "UNAUTHENTICATED";
 
 /// How a reload ended.
 #[derive(Debug, Clone, Copy)]
@@ -107,17 +106,8 @@ pub struct Metrics {
     reloads: [IntCounter; RELOADS.len()],
     stages: [Histogram; STAGES.len()],
     digest_batches: Histogram,
-    wrong_signatures: IntCounter,
-    in_flight: IntGauge,
-    in_flight_bytes: IntGauge,
-    cpu: Gauge,
-    token_cpu: Gauge,
-    token_signatures: IntGauge,
-    queued: IntGauge,
-    lanes: IntGaugeVec,
-    lane_cap: IntGaugeVec,
-    token_ready: IntGaugeVec,
-    expiry_days: GaugeVec,
+    /// By token; told with what the pool itself has found.
+    pub(super) wrong_by: IntCounterVec,
     door: Arc<Meters>,
 }
 
@@ -161,10 +151,6 @@ impl Metrics {
                 &["outcome"],
             )?,
         )?;
-        let gauge = |name: &str, help: &str| register(&registry, IntGauge::new(name, help)?);
-        let gauges = |name: &str, help: &str, labels: &[&str]| {
-            register(&registry, IntGaugeVec::new(Opts::new(name, help), labels)?)
-        };
         let metrics = Self {
             sealed: DOCUMENTS.map(|(_, label)| seals.with_label_values(&["sealed", label])),
             answered_again: register(
@@ -187,57 +173,25 @@ impl Metrics {
                     .buckets(BATCH_BUCKETS.to_vec()),
                 )?,
             )?,
-            wrong_signatures: register(
-                &registry,
-                IntCounter::new(
-                    "muhurdar_wrong_signatures_total",
-                    "Signatures from a token that did not verify and were not released",
-                )?,
-            )?,
-            in_flight: gauge("muhurdar_in_flight_documents", "Documents admitted and unanswered")?,
-            in_flight_bytes: gauge("muhurdar_in_flight_bytes", "Bytes of documents admitted and unanswered")?,
-            cpu: register(
-                &registry,
-                Gauge::new(
-                    "muhurdar_cpu_seconds_total",
-                    "CPU time of the process, user and system, token calls included",
-                )?,
-            )?,
-            token_cpu: register(
-                &registry,
-                Gauge::new(
-                    "muhurdar_token_cpu_seconds_total",
-                    "CPU time of threads inside PKCS#11 calls",
-                )?,
-            )?,
-            token_signatures: gauge(
-                "muhurdar_token_signatures_total",
-                "Signatures that tokens have returned",
-            )?,
-            lanes: gauges("muhurdar_lanes", "Lanes by token and state", &["token", "state"])?,
-            lane_cap: gauges(
-                "muhurdar_lane_cap",
-                "Lanes that the token may have, and what limits them",
-                &["token", "reason"],
-            )?,
-            token_ready: gauges("muhurdar_token_ready", "1 where the token can sign", &["token"])?,
-            queued: gauge("muhurdar_queued_documents", "Documents that wait for a lane")?,
-            expiry_days: register(
-                &registry,
-                GaugeVec::new(
-                    Opts::new(
-                        "muhurdar_seal_expiry_days",
-                        "Days until the earliest expiry of a seal that can still seal",
-                    ),
-                    &["which"],
-                )?,
-            )?,
+            wrong_by: IntCounterVec::new(Opts::new("wrong_by", "not registered: see the snapshot"), &["token"])?,
             door: Arc::new(Meters::register(&registry)?),
             seals,
             registry,
         };
+        metrics.begin_at_zero();
         metrics.register_process()?;
         Ok(Arc::new(metrics))
+    }
+
+    /// Every outcome of every document is there from the start: `rate` and `increase` do not see a counter's first event where
+    /// the counter begins with it.
+    fn begin_at_zero(&self) {
+        let documents = DOCUMENTS.iter().map(|(_, label)| *label).chain([UNKNOWN]);
+        for document in documents {
+            for outcome in ["sealed", UNAUTHENTICATED].iter().chain(&Refusal::REASONS) {
+                drop(self.seals.with_label_values(&[outcome, document]));
+            }
+        }
     }
 
     #[cfg(target_os = "linux")]
@@ -276,7 +230,7 @@ impl Metrics {
         let known = DOCUMENTS.iter().find(|(known, _)| Some(*known) == expected);
         let document = known.map_or(UNKNOWN, |(_, label)| label);
         self.seals
-            .with_label_values(&[refusal.reason().unwrap_or("UNAUTHENTICATED"), document])
+            .with_label_values(&[refusal.reason().unwrap_or(UNAUTHENTICATED), document])
             .inc();
     }
 
@@ -290,8 +244,9 @@ impl Metrics {
         &self.digest_batches
     }
 
-    pub(crate) fn wrong_signature(&self) {
-        self.wrong_signatures.inc();
+    /// A signature of this token did not verify.
+    pub(crate) fn wrong_signature(&self, token: &str) {
+        self.wrong_by.with_label_values(&[token]).inc();
     }
 
     pub(crate) fn time(&self, stage: Stage) -> Timer<'_> {
@@ -302,55 +257,17 @@ impl Metrics {
         }
     }
 
-    /// The text exposition, with the gauges as they are now.
+    /// The text exposition: what is counted here, and what is so now.
     #[must_use]
-    pub fn expose(&self, gate: &Gate, door: &Door, pool: &Pool, seals: &Seals) -> String {
-        self.in_flight.set(gauge_value(gate.in_flight() as u64));
-        self.in_flight_bytes.set(gauge_value(gate.in_flight_bytes()));
+    pub fn expose(&self, gate: &Gate, door: &Door, access: &Access, pool: &Pool, seals: &Seals) -> String {
         door.observe();
-        self.cpu.set(cpu_seconds());
-        self.observe_pool(pool);
-        let now = jiff::Timestamp::now();
-        let usable = seals.iter().filter(|s| s.usable(now).is_ok());
-        let soonest = usable
-            .map(|s| s.certificate.not_after().duration_since(now).as_secs_f64())
-            .reduce(f64::min);
-        if let Some(seconds) = soonest {
-            self.expiry_days.with_label_values(&["soonest"]).set(seconds / 86_400.0);
-        }
+        let mut families = self.registry.gather();
+        families.extend(self.snapshot(gate, access, pool, seals));
         let mut text = String::new();
-        if let Err(error) = TextEncoder::new().encode_utf8(&self.registry.gather(), &mut text) {
+        if let Err(error) = TextEncoder::new().encode_utf8(&families, &mut text) {
             tracing::error!(%error, "metrics could not be written");
         }
         text
-    }
-
-    fn observe_pool(&self, pool: &Pool) {
-        let status = pool.status();
-        self.token_cpu.set(status.token_cpu.as_secs_f64());
-        self.token_signatures.set(gauge_value(status.signatures));
-        self.queued.set(gauge_value(status.queued as u64));
-        // A reason that held no longer must not stay beside the one that holds.
-        self.lane_cap.reset();
-        for token in &status.tokens {
-            let name = &*token.name;
-            self.token_ready
-                .with_label_values(&[name])
-                .set(i64::from(token.is_ready()));
-            self.lane_cap
-                .with_label_values(&[name, &token.cap.reason])
-                .set(gauge_value(token.cap.sessions as u64));
-            let lanes = [
-                ("idle", token.lanes.idle),
-                ("busy", token.lanes.busy),
-                ("lost", token.lanes.lost),
-            ];
-            for (state, count) in lanes {
-                self.lanes
-                    .with_label_values(&[name, state])
-                    .set(gauge_value(count as u64));
-            }
-        }
     }
 }
 
@@ -368,21 +285,6 @@ impl Drop for Timer<'_> {
         self.histogram.observe(took.as_secs_f64());
         trace::passed(self.step, self.since, took);
     }
-}
-
-/// What the process has used so far. The collector of the prometheus crate counts in whole seconds, too coarse for CPU per
-/// seal.
-fn cpu_seconds() -> f64 {
-    let used = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    #[allow(clippy::cast_precision_loss, reason = "seconds since the process started")]
-    let seconds = used.tv_sec as f64;
-    #[allow(clippy::cast_precision_loss, reason = "below 1e9")]
-    let nanos = used.tv_nsec as f64;
-    seconds + nanos / 1e9
-}
-
-fn gauge_value(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
 }
 
 fn register<C: prometheus::core::Collector + Clone + 'static>(

@@ -8,6 +8,7 @@ mod figures;
 mod log;
 mod metrics;
 mod recent;
+mod snapshot;
 
 pub(crate) use self::{
     figures::{Figures, Latency},

@@ -6,6 +6,7 @@
 //! engines N                               so many at once (0: no limit)
 //! canned on|off                           sign once per key and repeat that: no CPU
 //! no-read-only on|off                     C_OpenSession wants CKF_RW_SESSION
+//! no-locks on|off                         C_Initialize takes no arguments: CKR_CANT_LOCK otherwise
 //! rule FUNCTION TIMES|@N|always|PROBABILITY DEED [CODE] [LABEL]
 //!                                         DEED: answer CODE, stick CODE, hang, flip, crash; @N: at the Nth call from now, once;
 //!                                         a decimal point makes a probability
@@ -114,6 +115,7 @@ fn apply(state: &mut State, words: &[&str]) -> Result<String, String> {
         ["engines", n] => state.engines = Some(count(n)?).filter(|n| *n > 0),
         ["canned", on] => state.canned = *on == "on",
         ["no-read-only", on] => state.no_read_only = *on == "on",
+        ["no-locks", on] => state.no_locks = *on == "on",
         ["rule", function, when, deed, rest @ ..] => {
             let when = match *when {
                 "always" => When::Always,

@@ -80,6 +80,7 @@ pub(crate) struct State {
     pub(crate) canned: bool,
     /// Read-only sessions are refused, as AWS CloudHSM's library does.
     pub(crate) no_read_only: bool,
+    pub(crate) no_locks: bool,
     pub(crate) cans: HashMap<u64, Vec<u8>>,
     pub(crate) calls: BTreeMap<&'static str, u64>,
     /// Calls that hang now.

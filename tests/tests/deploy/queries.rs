@@ -80,14 +80,6 @@ impl Exported {
         found.insert("up".to_owned(), BTreeMap::new());
         Self(found)
     }
-
-    /// Values that a label has only once something has happened.
-    #[must_use]
-    pub(crate) fn with(mut self, metric: &str, label: &str, values: impl Iterator<Item = String>) -> Self {
-        let known = self.0.get_mut(metric).and_then(|labels| labels.get_mut(label));
-        known.unwrap_or_else(|| panic!("no {label} of {metric}")).extend(values);
-        self
-    }
 }
 
 /// Follows the labels through a query.

@@ -1,6 +1,6 @@
 //! `muhurdar token list`
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use clap::Args;
 use muhurdar_pool::admin::{Object, ObjectKind, SlotFacts};
@@ -27,9 +27,10 @@ impl List {
     pub(super) fn run(&self) -> Result<(), Failure> {
         let config = Config::load(&self.config).map_err(Failure::usage)?;
         tokens::set_environment(&config).map_err(Failure::unavailable)?;
-        let modules: BTreeSet<_> = config.tokens.iter().map(|t| t.module.clone()).collect();
-        for module in modules {
-            let module = open(&module)?;
+        // Tokens of one module are slots of one initialisation.
+        let modules: BTreeMap<_, _> = config.tokens.iter().map(|token| (&token.module, token)).collect();
+        for token in modules.values() {
+            let module = open(token)?;
             println!("module {}", module.path().display());
             for slot in module.slots().map_err(|e| token_failure(&e))? {
                 print_slot(&slot);
@@ -73,7 +74,7 @@ fn print_slot(slot: &SlotFacts) {
 
 fn print_token(token: &config::Token) -> Result<(), Failure> {
     let selected = tokens::token_config(token).map_err(Failure::usage)?;
-    let module = open(&token.module)?;
+    let module = open(token)?;
     let objects = module
         .log_in(&selected)
         .and_then(|t| t.objects())

@@ -4,11 +4,11 @@ mod csr;
 mod import;
 mod list;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 use muhurdar_pool::{
-    Curve, InitArgs, OpenError, Pin,
+    Curve, OpenError, Pin,
     admin::{Generate, Module, Token},
 };
 
@@ -68,7 +68,6 @@ struct Which {
 impl Which {
     fn load(&self) -> Result<config::Token, Failure> {
         let config = Config::load(&self.config).map_err(Failure::usage)?;
-        tokens::set_environment(&config).map_err(Failure::unavailable)?;
         let names = || {
             config
                 .tokens
@@ -77,28 +76,30 @@ impl Which {
                 .collect::<Vec<_>>()
                 .join(", ")
         };
-        match (&self.token, config.tokens.as_slice()) {
-            (None, [only]) => Ok(only.clone()),
-            (None, _) => Err(Failure::usage(format_args!("say which with --token: {}", names()))),
-            (Some(name), all) => {
-                all.iter().find(|t| t.name == *name).cloned().ok_or_else(|| {
-                    Failure::usage(format_args!("no [[token]] is called {name}; there are: {}", names()))
-                })
-            }
-        }
+        let token = match (&self.token, config.tokens.as_slice()) {
+            (None, [only]) => only,
+            (None, _) => return Err(Failure::usage(format_args!("say which with --token: {}", names()))),
+            (Some(name), all) => all
+                .iter()
+                .find(|t| t.name == *name)
+                .ok_or_else(|| Failure::usage(format_args!("no [[token]] is called {name}; there are: {}", names())))?,
+        };
+        tokens::set_environment_of(token).map_err(Failure::unavailable)?;
+        Ok(token.clone())
     }
 
     /// Logs in, with the PIN of the configuration, tried once.
     fn log_in(&self) -> Result<Token, Failure> {
         let token = self.load()?;
-        let module = open(&token.module)?;
+        let module = open(&token)?;
         let selected = tokens::token_config(&token).map_err(Failure::usage)?;
         module.log_in(&selected).map_err(|e| token_failure(&e))
     }
 }
 
-fn open(module: &Path) -> Result<Module, Failure> {
-    Module::open(module, InitArgs::OsLocking).map_err(|e| token_failure(&e))
+/// The module of a token, initialised as the service would.
+fn open(token: &config::Token) -> Result<Module, Failure> {
+    Module::open(&token.module, tokens::init_args(token)).map_err(|e| token_failure(&e))
 }
 
 /// The exit code that a token's refusal deserves.
@@ -163,7 +164,7 @@ impl Init {
             ));
         };
         let pin = tokens::token_config(&token).map_err(Failure::usage)?.pin;
-        let facts = open(&token.module)?.init_token(self.slot, label, &Pin::file(&self.so_pin_file), &pin);
+        let facts = open(&token)?.init_token(self.slot, label, &Pin::file(&self.so_pin_file), &pin);
         let facts = facts.map_err(|e| token_failure(&e))?;
         println!(
             "initialised {} (serial {}) in slot {}",

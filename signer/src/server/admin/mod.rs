@@ -19,7 +19,7 @@ use axum::{
 use tokio::net::TcpListener;
 
 use self::{history::History, page::Page, report::Report};
-use super::ServeError;
+use super::{Live, ServeError};
 use crate::pipeline::Pipeline;
 
 /// An admin listener that does not serve yet.
@@ -31,6 +31,7 @@ pub struct Admin {
 /// What the handlers share.
 #[derive(Debug, Clone)]
 struct Shown {
+    live: Arc<Live>,
     pipeline: Arc<Pipeline>,
     history: Arc<History>,
     page: Arc<Page>,
@@ -63,6 +64,7 @@ impl Admin {
     pub async fn serve(
         self,
         pipeline: Arc<Pipeline>,
+        live: Arc<Live>,
         stop: impl Future<Output = ()> + Send + 'static,
     ) -> std::io::Result<()> {
         let history = Arc::new(History::default());
@@ -74,6 +76,7 @@ impl Admin {
             .route("/healthz", get(|| async { "ok\n" }))
             .route("/readyz", get(ready))
             .with_state(Shown {
+                live,
                 pipeline,
                 history,
                 page: Arc::new(Page::new()),
@@ -104,9 +107,13 @@ async fn status(State(shown): State<Shown>) -> impl IntoResponse {
 
 async fn metrics(State(shown): State<Shown>) -> ([(&'static str, &'static str); 1], String) {
     let pipeline = &shown.pipeline;
-    let text = pipeline
-        .metrics
-        .expose(&pipeline.gate, &pipeline.door, &pipeline.pool, &pipeline.seals.load());
+    let text = pipeline.metrics.expose(
+        &pipeline.gate,
+        &pipeline.door,
+        &shown.live.access(),
+        &pipeline.pool,
+        &pipeline.seals.load(),
+    );
     ([("content-type", "text/plain; version=0.0.4; charset=utf-8")], text)
 }
 

@@ -1,0 +1,236 @@
+//! A call's body on its way in. The transport holds a message in memory until it is whole, and only then asks anybody; so it
+//! is here that those bytes are bounded, by all and by one client, and that a message may not take for ever.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use tokio::time::{Instant, Sleep, sleep_until};
+use tonic::{Status, body::Body};
+use tower::util::MapRequestLayer;
+
+use super::{Live, Peer, status::status};
+use crate::{admission::Arrival, pipeline::Pipeline, refusal::Refusal, telemetry::Metrics};
+
+/// Watches over every call's body.
+pub(super) fn layer(
+    pipeline: &Arc<Pipeline>,
+    live: &Arc<Live>,
+) -> MapRequestLayer<impl Fn(http::Request<Body>) -> http::Request<Body> + Clone + Send + Sync + 'static> {
+    let (pipeline, live) = (Arc::clone(pipeline), Arc::clone(live));
+    MapRequestLayer::new(move |request: http::Request<Body>| {
+        let peer = request.extensions().get::<Arc<Peer>>();
+        let caller = live.known(peer.map(|peer| &**peer));
+        let arrival = pipeline.gate.arrivals().begin(caller.as_deref());
+        let (patience, metrics) = (live.settings().arrival_timeout, Arc::clone(&pipeline.metrics));
+        request.map(|body| {
+            Body::new(Arriving {
+                body,
+                framing: Framing::default(),
+                arrival,
+                wait: Wait::new(patience),
+                metrics,
+            })
+        })
+    })
+}
+
+/// A body that is watched over.
+struct Arriving {
+    body: Body,
+    framing: Framing,
+    arrival: Arrival,
+    wait: Wait,
+    metrics: Arc<Metrics>,
+}
+
+impl Arriving {
+    fn refuse(&self, refusal: &Refusal) -> Status {
+        self.metrics.refused(refusal, None);
+        status(refusal)
+    }
+}
+
+impl http_body::Body for Arriving {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let this = &mut *self;
+        let Poll::Ready(came) = Pin::new(&mut this.body).poll_frame(cx) else {
+            // Between two messages of a stream there is no hurry.
+            if !this.arrival.is_empty() {
+                ready!(this.wait.poll(cx));
+                let late = Refusal::Deadline("passed while the message was arriving (limits.arrival_timeout)");
+                return Poll::Ready(Some(Err(this.refuse(&late))));
+            }
+            return Poll::Pending;
+        };
+        this.wait.over();
+        if let Some(data) = came.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()) {
+            if this.framing.pass(data) {
+                this.wait.begin_anew();
+            }
+            if let Err(refusal) = this.arrival.hold(this.framing.held()) {
+                return Poll::Ready(Some(Err(this.refuse(&refusal))));
+            }
+        }
+        Poll::Ready(came)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// Bytes of a message's prefix: whether it is compressed, and its length (gRPC over HTTP/2, "Length-Prefixed-Message").
+const PREFIX: usize = 5;
+
+/// Where in a sequence of messages a body is.
+#[derive(Debug, Default)]
+struct Framing {
+    /// Bytes of a prefix that have come.
+    head: usize,
+    /// What they say; whole with the last of them.
+    length: u32,
+    /// Bytes of the message that have come after it.
+    come: u64,
+}
+
+impl Framing {
+    /// Passes bytes, and tells whether a message has become whole.
+    fn pass(&mut self, mut data: &[u8]) -> bool {
+        let mut whole = false;
+        loop {
+            while self.head < PREFIX {
+                let Some((byte, rest)) = data.split_first() else {
+                    return whole;
+                };
+                data = rest;
+                if self.head > 0 {
+                    self.length = self.length << 8 | u32::from(*byte);
+                }
+                self.head += 1;
+            }
+            let missing = u64::from(self.length) - self.come;
+            if (data.len() as u64) < missing {
+                self.come += data.len() as u64;
+                return whole;
+            }
+            // Fewer than there are of the data, so they fit.
+            data = &data[usize::try_from(missing).unwrap_or(data.len())..];
+            (self.head, self.length, self.come) = (0, 0, 0);
+            whole = true;
+        }
+    }
+
+    /// Bytes of the message that is not whole.
+    fn held(&self) -> u64 {
+        self.head as u64 + self.come
+    }
+}
+
+/// How long a message has been waited for; the time that its reader takes does not count.
+struct Wait {
+    patience: Duration,
+    waited: Duration,
+    since: Option<Instant>,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Wait {
+    fn new(patience: Duration) -> Self {
+        Self {
+            patience,
+            waited: Duration::ZERO,
+            since: None,
+            timer: None,
+        }
+    }
+
+    /// Ready when the patience is at its end.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.since.is_none() {
+            let now = Instant::now();
+            self.since = Some(now);
+            let end = now + self.patience.saturating_sub(self.waited);
+            match &mut self.timer {
+                Some(timer) => timer.as_mut().reset(end),
+                None => self.timer = Some(Box::pin(sleep_until(end))),
+            }
+        }
+        self.timer
+            .as_mut()
+            .map_or(Poll::Pending, |timer| timer.as_mut().poll(cx))
+    }
+
+    /// Something has come.
+    fn over(&mut self) {
+        if let Some(since) = self.since.take() {
+            self.waited += since.elapsed();
+        }
+    }
+
+    /// The next message has all the time again.
+    fn begin_anew(&mut self) {
+        self.waited = Duration::ZERO;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(length: usize) -> Vec<u8> {
+        let mut message = vec![0];
+        message.extend(u32::try_from(length).unwrap().to_be_bytes());
+        message.extend(vec![7; length]);
+        message
+    }
+
+    #[test]
+    fn what_is_held_is_the_message_that_is_not_whole_wherever_it_is_cut() {
+        let bytes = [message(3), message(0), message(300), message(1)].concat();
+        let whole_at = [8, 13, 318, 324];
+        for size in 1..bytes.len() {
+            let (mut framing, mut passed) = (Framing::default(), 0);
+            for piece in bytes.chunks(size) {
+                let before = passed;
+                passed += piece.len();
+                let whole = framing.pass(piece);
+                assert_eq!(
+                    whole,
+                    whole_at.iter().any(|at| (before + 1..=passed).contains(at)),
+                    "{size}: {passed}"
+                );
+                let last = whole_at.iter().rfind(|at| **at <= passed).copied().unwrap_or(0);
+                assert_eq!(framing.held(), (passed - last) as u64, "{size}: {passed}");
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_the_time_that_was_waited_counts() {
+        let second = Duration::from_secs(1);
+        let mut wait = Wait::new(3 * second);
+        let mut late = async |most: Duration| {
+            let waited = std::future::poll_fn(|cx| wait.poll(cx));
+            let late = tokio::time::timeout(most, waited).await.is_ok();
+            wait.over();
+            // The reader is busy with something else.
+            tokio::time::sleep(10 * second).await;
+            late
+        };
+        assert!(!late(2 * second).await);
+        assert!(late(2 * second).await);
+    }
+}

@@ -1,0 +1,201 @@
+//! What is in a call's body: messages that are none, too large, or never whole. Each is refused by itself, while somebody
+//! else is served. Each test prints its figures (`--nocapture`).
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, StreamBody, combinators::UnsyncBoxBody};
+use hyper::{body::Frame, client::conn::http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use muhurdar_tests::{Appliance, Builder, Suffered, frames::Dialer};
+use tokio_stream::{self as stream, Stream, StreamExt as _};
+use tonic::Code;
+
+const SEAL: &str = "Seal";
+const GIB: usize = 1 << 30;
+/// `limits.arrival_timeout`
+const ARRIVAL: Duration = Duration::from_secs(3);
+
+type Body = UnsyncBoxBody<Bytes, Infallible>;
+
+fn appliance() -> &'static Appliance {
+    static SHARED: OnceLock<Appliance> = OnceLock::new();
+    SHARED.get_or_init(|| {
+        Builder::default()
+            .taxpayers(1)
+            .edit(
+                "[sealing]",
+                "[limits]\nin_flight_bytes = \"64 MiB\"\nqueue_bytes = \"64 MiB\"\narrival_timeout = \"3s\"\n\n[sealing]",
+            )
+            .client("vandal", "taxpayers = [\"*\"]")
+            .start()
+    })
+}
+
+/// A connection whose calls have bodies of our own.
+async fn connect() -> http2::SendRequest<Body> {
+    let stream = TokioIo::new(Dialer::of(appliance(), "vandal").dial().await.unwrap());
+    let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+        .initial_stream_window_size(1 << 20)
+        .handshake(stream)
+        .await
+        .unwrap();
+    tokio::spawn(connection);
+    sender
+}
+
+/// Calls a method, and tells the status. A call that the other end resets without one is as good as CANCELLED.
+async fn call(connection: &http2::SendRequest<Body>, method: &str, body: Body) -> Code {
+    let request = http::Request::post(format!("https://localhost/muhurdar.seal.v1.SealService/{method}"))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(body)
+        .unwrap();
+    let Ok(response) = connection.clone().send_request(request).await else {
+        return Code::Cancelled;
+    };
+    let status = |headers: &http::HeaderMap| headers.get("grpc-status").map(|code| Code::from_bytes(code.as_bytes()));
+    if let Some(code) = status(response.headers()) {
+        return code;
+    }
+    let collected = response.into_body().collect().await;
+    collected.map_or(Code::Cancelled, |body| {
+        body.trailers().and_then(status).unwrap_or(Code::Unknown)
+    })
+}
+
+fn body(frames: impl Stream<Item = Bytes> + Send + 'static) -> Body {
+    UnsyncBoxBody::new(StreamBody::new(frames.map(|bytes| Ok(Frame::data(bytes)))))
+}
+
+fn bytes(bytes: impl Into<Vec<u8>>) -> Body {
+    body(stream::once(Bytes::from(bytes.into())))
+}
+
+/// A message's prefix (gRPC over HTTP/2, "Length-Prefixed-Message"): not compressed, so many bytes.
+fn prefix(length: usize) -> Bytes {
+    let length = u32::try_from(length).unwrap();
+    let mut prefix = vec![0];
+    prefix.extend(length.to_be_bytes());
+    prefix.into()
+}
+
+#[tokio::test]
+async fn a_body_that_is_no_message_is_refused_and_its_connection_goes_on() {
+    let suffered = Suffered::from_here(appliance()).await;
+    let connection = connect().await;
+    let compressed = [&[1, 0, 0, 0, 3][..], b"abc"].concat();
+    let flagged = [&[2, 0, 0, 0, 3][..], b"abc"].concat();
+    // Field 1, length-delimited, of more bytes than there are.
+    let beyond = [&[0, 0, 0, 0, 2][..], &[0x0a, 0x7f]].concat();
+    let cases = [
+        ("nothing", vec![]),
+        ("half a prefix", vec![0, 0, 0]),
+        ("less than its prefix says", vec![0, 0, 0, 1, 0, b'x']),
+        ("compressed, in no encoding that was agreed on", compressed),
+        ("a flag that does not exist", flagged),
+        ("a field that is longer than its message", beyond),
+        ("a field of a kind that does not exist", vec![0, 0, 0, 0, 1, 0x0f]),
+        (
+            "noise",
+            vec![0, 0, 0, 0, 8, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff],
+        ),
+    ];
+    let mut refused = Vec::new();
+    for method in [SEAL, "SealStream", "SealBatch", "SealDigest", "SealLarge"] {
+        for (what, body) in &cases {
+            let code = call(&connection, method, bytes(body.clone())).await;
+            // A stream that ends before its first item has asked for nothing.
+            let fine = method == "SealStream" && body.is_empty();
+            assert_eq!(code == Code::Ok, fine, "{method}: {what}: {code}");
+            refused.push(code);
+        }
+    }
+    let listed = call(&connection, "ListSeals", bytes(prefix(0))).await;
+    assert_eq!(listed, Code::Ok, "the same connection, afterwards");
+    refused.sort_unstable_by_key(|code| i32::from(*code));
+    refused.dedup();
+    let said = format!("{} bodies that are no message: {refused:?}", cases.len() * 5);
+    suffered.no_more_than(16, &said).await;
+}
+
+#[tokio::test]
+async fn a_message_of_a_gibibyte_is_refused_by_its_prefix() {
+    for method in [SEAL, "SealStream", "SealBatch", "SealDigest", "SealLarge"] {
+        let suffered = Suffered::from_here(appliance()).await;
+        let connection = connect().await;
+        let sent = Arc::new(AtomicUsize::new(0));
+        let (piece, counted) = (Bytes::from(vec![b'x'; 64 << 10]), Arc::clone(&sent));
+        let pieces = stream::iter(std::iter::repeat_n(piece, GIB / (64 << 10)));
+        let message = stream::once(prefix(GIB)).chain(pieces).map(move |piece| {
+            counted.fetch_add(piece.len(), Ordering::Relaxed);
+            piece
+        });
+        let code = call(&connection, method, body(message)).await;
+        let taken = sent.load(Ordering::Relaxed);
+        assert_eq!(code, Code::InvalidArgument, "{method}");
+        // The transport's own windows and buffers, of both ends, and no more.
+        assert!(taken < 8 << 20, "{method}: {taken} bytes were taken");
+        let said = format!(
+            "1 GiB to {method}: {code:?} after {} KiB were handed to TLS and TCP",
+            taken >> 10
+        );
+        suffered.no_more_than(16, &said).await;
+    }
+}
+
+/// Calls that say how long their message is, send nearly all of it, and then nothing.
+#[tokio::test]
+async fn messages_that_are_never_whole_take_no_more_memory_than_their_client_may() {
+    let suffered = Suffered::from_here(appliance()).await;
+    let connection = connect().await;
+    let piece = Bytes::from(vec![b'x'; 64 << 10]);
+    let since = Instant::now();
+    let mut calls = tokio::task::JoinSet::new();
+    for _ in 0..60 {
+        let most = stream::iter(std::iter::repeat_n(piece.clone(), 15 << 4));
+        let message = stream::once(prefix(16 << 20)).chain(most).chain(stream::pending());
+        let connection = connection.clone();
+        calls.spawn(async move { call(&connection, SEAL, body(message)).await });
+    }
+    let codes = calls.join_all().await;
+    let took = since.elapsed();
+    let count = |code| codes.iter().filter(|is| **is == code).count();
+    let (refused, late) = (count(Code::ResourceExhausted), count(Code::DeadlineExceeded));
+    let said = format!("60 messages of which 15 of 16 MiB come: {refused} refused, {late} too late, after {took:.1?}");
+    assert_eq!(refused + late, 60, "{codes:?}");
+    assert!(late > 0 && refused > 30 && took < ARRIVAL * 4, "{said}");
+    // Half of 64 MiB for one client, and what of the others' lies in the windows of one connection.
+    suffered.no_more_than(120, &said).await;
+}
+
+#[tokio::test]
+async fn a_message_that_drips_is_let_go_of_after_its_time() {
+    let suffered = Suffered::from_here(appliance()).await;
+    let connection = connect().await;
+    let mut said = String::from("one byte every 50 ms:");
+    let mut calls = tokio::task::JoinSet::new();
+    for method in [SEAL, "SealStream", "SealLarge"] {
+        let drops = stream::iter(std::iter::repeat(Bytes::from_static(b"x"))).throttle(Duration::from_millis(50));
+        let message = stream::once(prefix(1000)).chain(drops);
+        let (connection, since) = (connection.clone(), Instant::now());
+        calls.spawn(async move { (method, call(&connection, method, body(message)).await, since.elapsed()) });
+    }
+    for (method, code, took) in calls.join_all().await {
+        assert_eq!(code, Code::DeadlineExceeded, "{method}");
+        assert!(took >= ARRIVAL && took < ARRIVAL * 3, "{method}: {took:?}");
+        said += &format!(" {method} is let go of after {took:.2?},");
+    }
+    let listed = call(&connection, "ListSeals", bytes(prefix(0))).await;
+    assert_eq!(listed, Code::Ok, "the same connection, afterwards");
+    suffered.no_more_than(16, &said).await;
+}
