@@ -168,7 +168,9 @@ impl Drop for Opening {
         if !self.done {
             // Counted first, so that the thread never subtracts before.
             self.slot.counters.lost.fetch_add(1, Ordering::AcqRel);
-            if !self.given_up.give_up() {
+            if self.given_up.give_up() {
+                self.slot.counters.given_up.fetch_add(1, Ordering::Relaxed);
+            } else {
                 self.slot.counters.lost.fetch_sub(1, Ordering::AcqRel);
             }
         }

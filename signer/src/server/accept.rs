@@ -12,7 +12,7 @@ use std::{
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::{
@@ -181,6 +181,7 @@ struct Acceptor {
 
 impl Acceptor {
     async fn accept_tcp(self, listener: TcpListener) {
+        let mut turned_away = TurnedAway::default();
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
@@ -195,7 +196,7 @@ impl Acceptor {
                 .places
                 .take("".into(), settings.max_connections, settings.max_connections)
             else {
-                tracing::warn!(%address, limit = settings.max_connections, "connection refused: max_connections reached");
+                turned_away.one_more(address, settings.max_connections);
                 continue;
             };
             let (this, limit) = (self.clone(), settings.handshake_timeout);
@@ -261,6 +262,25 @@ impl Acceptor {
             silence: Some((Box::pin(patience), PREFACE)),
             _place: place,
         }
+    }
+}
+
+/// Connections that were refused because all places were taken. One line a second tells of them: a crowd must not fill the disk
+/// as well.
+#[derive(Debug, Default)]
+struct TurnedAway {
+    untold: u64,
+    told: Option<Instant>,
+}
+
+impl TurnedAway {
+    fn one_more(&mut self, address: SocketAddr, limit: usize) {
+        self.untold += 1;
+        if self.told.is_some_and(|at| at.elapsed() < Duration::from_secs(1)) {
+            return;
+        }
+        tracing::warn!(connections = self.untold, last = %address, limit, "refused: max_connections reached");
+        (self.untold, self.told) = (0, Some(Instant::now()));
     }
 }
 
