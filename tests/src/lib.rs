@@ -31,5 +31,5 @@ pub use memory::Memory;
 pub use neighbour::{Latencies, Neighbour};
 pub use oracle::{Python, invalid, xmlsec1};
 pub use pki::{certify, renew_server, revoke};
-pub use process::{Output, binary, muhurdar, own_address};
+pub use process::{Output, binary, muhurdar, own_address, turn};
 pub use suffered::Suffered;

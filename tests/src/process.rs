@@ -10,6 +10,8 @@ use std::{
     },
 };
 
+use tokio::sync::{Mutex, MutexGuard};
+
 /// What a command said, and how it ended.
 #[derive(Debug)]
 pub struct Output {
@@ -42,6 +44,12 @@ pub fn own_address() -> SocketAddr {
     // A process id has 22 bits at most.
     let host = Ipv4Addr::from(0x7f40_0000 | (std::process::id() & 0x3f_ffff));
     (host, NEXT.fetch_add(1, Ordering::Relaxed)).into()
+}
+
+/// One at a time in a process: for tests that are in each other's way.
+pub async fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::const_new(());
+    TURN.lock().await
 }
 
 /// `muhurdar` with these arguments.

@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::{Appliance, Neighbour};
+use tokio::sync::MutexGuard;
+
+use crate::{Appliance, Neighbour, turn};
 
 /// The longest that a neighbour may have to wait, on a machine that has other things to do.
 const LONGEST: Duration = Duration::from_secs(5);
@@ -15,14 +17,13 @@ pub struct Suffered {
     since: Instant,
     cpu: f64,
     memory: u64,
-    _turn: tokio::sync::MutexGuard<'static, ()>,
+    _turn: MutexGuard<'static, ()>,
 }
 
 impl Suffered {
     /// One at a time in a process: a second one waits until the first is done.
     pub async fn from_here(appliance: &'static Appliance) -> Self {
-        static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
-        let turn = TURN.lock().await;
+        let turn = turn().await;
         let neighbour = Neighbour::of(appliance, "branch-1").await;
         appliance.forget_peak();
         Self {

@@ -1,5 +1,5 @@
 //! Many at the door at once: what is too much is refused, what says nothing is let go of, and who is served goes on being
-//! served. Each test prints its figures (`--nocapture`).
+//! served. Each test prints its figures (`--nocapture`), and has its turn: what they take is counted.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use muhurdar_tests::{Appliance, Builder, Memory, Neighbour, frames::Dialer, skipped};
+use muhurdar_tests::{Appliance, Builder, Memory, Neighbour, frames::Dialer, skipped, turn};
 use rustix::process::{Resource, getrlimit};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -40,12 +40,6 @@ fn appliance() -> Appliance {
         )
         .client("idler", "taxpayers = [\"*\"]")
         .start()
-}
-
-/// One at a time: what they take is counted.
-async fn turn() -> tokio::sync::MutexGuard<'static, ()> {
-    static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
-    TURN.lock().await
 }
 
 /// As many of `wanted` connections as descriptors allow here and in the service.

@@ -9,12 +9,8 @@ use std::{
 };
 
 use muhurdar_proto::seal::v1::{Priority, SealRequest, seal_service_client::SealServiceClient};
-use muhurdar_tests::{Appliance, Branch, Builder, Flood, RSA, Refused, invoice, refused};
-use tokio::{
-    sync::{Mutex, MutexGuard},
-    task::JoinSet,
-    time::sleep,
-};
+use muhurdar_tests::{Appliance, Branch, Builder, Flood, RSA, Refused, invoice, refused, turn};
+use tokio::{sync::MutexGuard, task::JoinSet, time::sleep};
 use tonic::{Code, transport::Channel};
 
 const ENGINES: usize = 4;
@@ -25,9 +21,8 @@ const ALL: &str = "taxpayers = [\"*\"]";
 
 /// One HSM, one test at a time: each loads it as much as it can bear.
 async fn alone() -> (MutexGuard<'static, ()>, &'static Appliance) {
-    static TURN: Mutex<()> = Mutex::const_new(());
     static SHARED: OnceLock<Appliance> = OnceLock::new();
-    let turn = TURN.lock().await;
+    let turn = turn().await;
     let appliance = SHARED.get_or_init(|| {
         Builder::default()
             .taxpayers(1)

@@ -1,4 +1,5 @@
-//! Documents that are too large for a message: chunks both ways, and memory that does not grow with them.
+//! Documents that are too large for a message: chunks both ways, and memory that does not grow with them. Two are let in at a
+//! time, so those tests that count on it have their turn.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -14,7 +15,7 @@ use muhurdar_proto::seal::v1::{
     Answer, DocumentType, SealLargeEnd, SealLargeHeader, SealLargeRequest, SealLargeResponse, SealLargeResult,
     seal_large_request::Part as Ask, seal_large_response::Part, seal_service_client::SealServiceClient,
 };
-use muhurdar_tests::{Appliance, Branch, Builder, RSA, Refused, invoice, muhurdar, refused, xmlsec1};
+use muhurdar_tests::{Appliance, Branch, Builder, RSA, Refused, invoice, muhurdar, refused, turn, xmlsec1};
 use tokio::sync::mpsc;
 use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
 use tonic::{Code, Status, Streaming, transport::Channel};
@@ -167,12 +168,6 @@ async fn a_ledger_of_200_mb_is_sealed_in_a_few_tens_of_megabytes() {
         peak() >> 20
     );
     assert!(grown < 32 << 20, "{grown} bytes");
-}
-
-/// Two are let in at a time: those who count on it go one by one.
-async fn turn() -> tokio::sync::MutexGuard<'static, ()> {
-    static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
-    TURN.lock().await
 }
 
 fn sha256(file: &Path) -> String {

@@ -1,4 +1,5 @@
-//! Peers that mean no good, or do not know better: they are let go of, and nobody else notices.
+//! Peers that mean no good, or do not know better: they are let go of, and nobody else notices. A crowd is in everybody's way
+//! until it is let go, so each test has its turn.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -11,7 +12,7 @@ use std::{
 };
 
 use muhurdar_proto::seal::v1::ListSealsRequest;
-use muhurdar_tests::{Appliance, Branch, Builder, RSA, invoice};
+use muhurdar_tests::{Appliance, Branch, Builder, RSA, invoice, turn};
 
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -27,12 +28,6 @@ fn appliance() -> &'static Appliance {
             .client("crowd", "taxpayers = [\"*\"]")
             .start()
     })
-}
-
-/// One at a time: a crowd is in everybody's way until it is let go.
-async fn turn() -> tokio::sync::MutexGuard<'static, ()> {
-    static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
-    TURN.lock().await
 }
 
 async fn it_still_seals() {

@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use muhurdar_tests::{Appliance, muhurdar};
+use std::time::{Duration, Instant};
+
+use muhurdar_tests::{Appliance, Branch, Builder, RSA, invoice, muhurdar, refused};
 
 fn get(path: &str) -> (String, String) {
     Appliance::shared().get(path)
@@ -51,7 +53,7 @@ fn check_finds_the_appliance_fit() {
 /// Keys that others can copy are no seal.
 #[test]
 fn check_names_a_key_that_can_leave_its_token() {
-    let prepared = muhurdar_tests::Builder::default().taxpayers(1).prepare();
+    let prepared = Builder::default().taxpayers(1).prepare();
     let config = prepared.dir().join("muhurdar.toml");
     let text = std::fs::read_to_string(&config).unwrap();
     let module = text.lines().find_map(|line| line.strip_prefix("module = ")).unwrap();
@@ -113,7 +115,7 @@ fn a_slip_in_the_configuration_is_said_with_its_line() {
 
 #[test]
 fn a_wrong_pin_is_tried_once_and_said() {
-    let prepared = muhurdar_tests::Builder::default().taxpayers(0).prepare();
+    let prepared = Builder::default().taxpayers(0).prepare();
     std::fs::write(prepared.dir().join("token/pin"), "48151623").unwrap();
     let config = prepared.dir().join("muhurdar.toml");
     let output = muhurdar(&["check", "--config", config.to_str().unwrap()]);
@@ -131,10 +133,7 @@ fn a_wrong_pin_is_tried_once_and_said() {
 /// A module that takes no locks, as some of one session are: the ceremony has to initialise it as the service does.
 #[test]
 fn the_commands_on_tokens_initialise_a_module_as_configured() {
-    let prepared = muhurdar_tests::Builder::default()
-        .taxpayers(1)
-        .hsm(1, std::time::Duration::ZERO)
-        .prepare();
+    let prepared = Builder::default().taxpayers(1).hsm(1, Duration::ZERO).prepare();
     let path = prepared.dir().join("muhurdar.toml");
     let config = path.to_str().unwrap();
     let text = std::fs::read_to_string(&path).unwrap();
@@ -161,4 +160,54 @@ fn the_commands_on_tokens_initialise_a_module_as_configured() {
         let output = muhurdar(&command);
         assert!(output.status.success(), "{command:?}: {}", output.text);
     }
+}
+
+async fn until_metric(appliance: &Appliance, name: &str, least: f64) {
+    let end = Instant::now() + Duration::from_secs(20);
+    while appliance.metric(name) < least {
+        assert!(Instant::now() < end, "{name} is {}", appliance.metric(name));
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn what_a_token_suffers_is_told_by_its_name() {
+    const FAILED: &str = "muhurdar_token_failures_total{ckr=\"CKR_FUNCTION_FAILED\",token=\"dev\"}";
+    const GIVEN_UP: &str = "muhurdar_token_calls_given_up_total{token=\"dev\"}";
+    const WRONG: &str = "muhurdar_wrong_signatures_total{token=\"dev\"}";
+    const LOGINS: &str = "muhurdar_token_recoveries_total{rung=\"login\",token=\"dev\"}";
+    const LATCHED: &str = "muhurdar_token_latched{token=\"dev\"}";
+    let appliance = Builder::default()
+        .taxpayers(1)
+        .hsm(2, Duration::from_millis(1))
+        .edit("[[token]]\n", "[[token]]\ncall_budget = \"500ms\"\n")
+        .start();
+    let mut client = Branch::of(&appliance, "branch-1").connect().await;
+    let request = Branch::request(RSA, invoice(RSA, ""));
+    client.seal(request.clone()).await.unwrap();
+    for metric in [FAILED, GIVEN_UP, WRONG, LOGINS, LATCHED] {
+        assert!(
+            appliance.get("/metrics").1.contains(&format!("\n{metric} 0\n")),
+            "{metric} is there from the beginning"
+        );
+    }
+    // Each costs the token something, and its caller nothing.
+    for (command, metric) in [
+        ("rule C_Sign 1 answer 0x6", FAILED),
+        ("rule C_Sign 1 flip", WRONG),
+        ("rule C_Sign 1 hang", GIVEN_UP),
+        ("forget-login", LOGINS),
+    ] {
+        appliance.token(command);
+        client.seal(request.clone()).await.unwrap();
+        until_metric(&appliance, metric, 1.0).await;
+        appliance.token("clear");
+    }
+    // A PIN that is refused is not tried again.
+    appliance.token("rule C_Login 1 answer 0xa0");
+    appliance.token("forget-login");
+    let status = client.seal(request).await.unwrap_err();
+    assert_eq!(refused(&status).reason, "TOKEN_UNAVAILABLE");
+    until_metric(&appliance, LATCHED, 1.0).await;
+    assert_eq!(appliance.get("/readyz").0, "HTTP/1.1 503 Service Unavailable");
 }
