@@ -30,6 +30,7 @@ use super::{identity::Peer, live::Live};
 const PREFACE: usize = 24 + 9;
 /// Connections whose handshake is done and that wait for the server to take them.
 const WAITING: usize = 64;
+const TELL_EVERY: Duration = Duration::from_secs(1);
 
 /// Where finished handshakes go.
 pub(super) type Connections = mpsc::Receiver<io::Result<Connection>>;
@@ -196,7 +197,10 @@ impl Acceptor {
                 .places
                 .take("".into(), settings.max_connections, settings.max_connections)
             else {
-                turned_away.one_more(address, settings.max_connections);
+                if let Some(connections) = turned_away.one_more(Instant::now()) {
+                    let limit = settings.max_connections;
+                    tracing::warn!(connections, last = %address, limit, "refused: max_connections reached");
+                }
                 continue;
             };
             let (this, limit) = (self.clone(), settings.handshake_timeout);
@@ -274,13 +278,14 @@ struct TurnedAway {
 }
 
 impl TurnedAway {
-    fn one_more(&mut self, address: SocketAddr, limit: usize) {
+    /// How many are to be told of now, where it is time again.
+    fn one_more(&mut self, now: Instant) -> Option<u64> {
         self.untold += 1;
-        if self.told.is_some_and(|at| at.elapsed() < Duration::from_secs(1)) {
-            return;
+        if self.told.is_some_and(|told| now < told + TELL_EVERY) {
+            return None;
         }
-        tracing::warn!(connections = self.untold, last = %address, limit, "refused: max_connections reached");
-        (self.untold, self.told) = (0, Some(Instant::now()));
+        self.told = Some(now);
+        Some(std::mem::take(&mut self.untold))
     }
 }
 
@@ -299,6 +304,16 @@ async fn accepted_or_pause<T>(accepted: io::Result<T>) -> Option<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_crowd_is_told_of_once_a_second_and_none_of_it_is_forgotten() {
+        let (mut turned_away, begin) = (TurnedAway::default(), Instant::now());
+        let mut at = |ms| turned_away.one_more(begin + Duration::from_millis(ms));
+        assert_eq!(at(0), Some(1), "the first at once");
+        assert_eq!((at(1), at(500), at(999)), (None, None, None));
+        assert_eq!((at(1000), at(1001)), (Some(4), None));
+        assert_eq!(at(60_000), Some(2));
+    }
 
     #[test]
     fn a_place_is_counted_for_its_identity_and_for_all() {
