@@ -9,25 +9,23 @@ use std::{
     collections::HashMap,
     io,
     net::SocketAddr,
-    pin::Pin,
     sync::{Arc, Mutex, PoisonError},
-    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpListener, TcpStream, UnixListener, UnixStream},
+    net::{TcpListener, TcpStream, UnixListener},
     sync::mpsc,
-    time::{Sleep, timeout},
+    time::timeout,
 };
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
-use tonic::transport::server::Connected;
+use tokio_rustls::TlsAcceptor;
 
-use super::{identity::Peer, live::Live};
+use super::{
+    connection::{Connection, Stream, Tls},
+    identity::Peer,
+    live::Live,
+};
 
-/// The HTTP/2 preface and the header of the SETTINGS frame that follows it (RFC 9113, section 3.4).
-const PREFACE: usize = 24 + 9;
 /// Connections whose handshake is done and that wait for the server to take them.
 const WAITING: usize = 64;
 const TELL_EVERY: Duration = Duration::from_secs(1);
@@ -35,98 +33,13 @@ const TELL_EVERY: Duration = Duration::from_secs(1);
 /// Where finished handshakes go.
 pub(super) type Connections = mpsc::Receiver<io::Result<Connection>>;
 
-/// A connection whose handshake is done. Holds its place under the connection caps.
-#[derive(Debug)]
-pub(super) struct Connection {
-    stream: Stream,
-    peer: Arc<Peer>,
-    /// Runs until the peer has begun to speak HTTP/2; from then on, its keep-alive watches it.
-    silence: Option<(Pin<Box<Sleep>>, usize)>,
-    _place: Place,
-}
-
-#[derive(Debug)]
-enum Stream {
-    Tls(Box<TlsStream<TcpStream>>),
-    Unix(UnixStream),
-}
-
-impl Connected for Connection {
-    type ConnectInfo = Arc<Peer>;
-
-    fn connect_info(&self) -> Arc<Peer> {
-        Arc::clone(&self.peer)
-    }
-}
-
-impl AsyncRead for Connection {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let read = match &mut self.stream {
-            Stream::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
-            Stream::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
-        };
-        let Some((silence, missing)) = &mut self.silence else {
-            return read;
-        };
-        *missing = missing.saturating_sub(buf.filled().len() - before);
-        if *missing == 0 {
-            self.silence = None;
-        } else if read.is_pending() && silence.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-        }
-        read
-    }
-}
-
-impl AsyncWrite for Connection {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut self.stream {
-            Stream::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
-            Stream::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
-        }
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.stream {
-            Stream::Tls(stream) => Pin::new(stream).poll_flush(cx),
-            Stream::Unix(stream) => Pin::new(stream).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.stream {
-            Stream::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
-            Stream::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match &mut self.stream {
-            Stream::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-            Stream::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-        }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        match &self.stream {
-            Stream::Tls(stream) => stream.is_write_vectored(),
-            Stream::Unix(stream) => stream.is_write_vectored(),
-        }
-    }
-}
-
 /// Connections by identity; those whose peer has none, or is not known yet, have the empty one.
 #[derive(Debug, Default)]
 struct Places(Mutex<HashMap<Arc<str>, usize>>);
 
 /// A connection's place under the caps; free again when it is dropped.
 #[derive(Debug)]
-struct Place {
+pub(super) struct Place {
     places: Arc<Places>,
     identity: Arc<str>,
 }
@@ -221,7 +134,7 @@ impl Acceptor {
         let peer = Peer::new(address, stream.get_ref().1.peer_certificates(), trust.generation());
         drop(before);
         let place = self.place_for(&peer)?;
-        Ok(self.connection(Stream::Tls(Box::new(stream)), peer, place))
+        Ok(self.connection(Stream::Tls(Box::new(Tls::new(stream))), peer, place))
     }
 
     async fn accept_unix(self, listener: UnixListener) {
@@ -259,13 +172,7 @@ impl Acceptor {
     }
 
     fn connection(&self, stream: Stream, peer: Peer, place: Place) -> Connection {
-        let patience = tokio::time::sleep(self.live.settings().handshake_timeout);
-        Connection {
-            stream,
-            peer: Arc::new(peer),
-            silence: Some((Box::pin(patience), PREFACE)),
-            _place: place,
-        }
+        Connection::new(stream, peer, place, self.live.settings().handshake_timeout)
     }
 }
 

@@ -6,6 +6,7 @@
 mod accept;
 pub mod admin;
 mod arriving;
+mod connection;
 mod contained;
 mod identity;
 mod large;
