@@ -1,5 +1,8 @@
 //! A call's body on its way in. The transport holds a message in memory until it is whole, and only then asks anybody; so it
 //! is here that those bytes are bounded, by all and by one client, and that a message may not take for ever.
+//!
+//! The transport makes room for a message when it has read the message's prefix, beside what it holds already: a frame that
+//! brings the prefix and the message would be copied once more, into room for two. So a frame is cut behind each prefix.
 
 use std::{
     pin::Pin,
@@ -32,6 +35,7 @@ pub(super) fn layer(
             Body::new(Arriving {
                 body,
                 framing: Framing::default(),
+                rest: Bytes::new(),
                 arrival,
                 wait: Wait::new(patience),
                 metrics,
@@ -44,12 +48,27 @@ pub(super) fn layer(
 struct Arriving {
     body: Body,
     framing: Framing,
+    /// What came with a prefix, behind it.
+    rest: Bytes,
     arrival: Arrival,
     wait: Wait,
     metrics: Arc<Metrics>,
 }
 
 impl Arriving {
+    /// Passes data on, up to the end of a prefix in it.
+    fn pass(&mut self, mut data: Bytes) -> Result<Frame<Bytes>, Status> {
+        let passed = self.framing.pass(&data);
+        self.rest = data.split_off(passed.bytes);
+        if passed.whole {
+            self.wait.begin_anew();
+        }
+        match self.arrival.hold(self.framing.held()) {
+            Ok(()) => Ok(Frame::data(data)),
+            Err(refusal) => Err(self.refuse(&refusal)),
+        }
+    }
+
     fn refuse(&self, refusal: &Refusal) -> Status {
         self.metrics.refused(refusal, None);
         status(refusal)
@@ -62,6 +81,10 @@ impl http_body::Body for Arriving {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = &mut *self;
+        if !this.rest.is_empty() {
+            let rest = std::mem::take(&mut this.rest);
+            return Poll::Ready(Some(this.pass(rest)));
+        }
         let Poll::Ready(came) = Pin::new(&mut this.body).poll_frame(cx) else {
             // Between two messages of a stream there is no hurry.
             if !this.arrival.is_empty() {
@@ -72,23 +95,26 @@ impl http_body::Body for Arriving {
             return Poll::Pending;
         };
         this.wait.over();
-        if let Some(data) = came.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()) {
-            if this.framing.pass(data) {
-                this.wait.begin_anew();
-            }
-            if let Err(refusal) = this.arrival.hold(this.framing.held()) {
-                return Poll::Ready(Some(Err(this.refuse(&refusal))));
-            }
+        match came.map(|frame| frame.map(Frame::into_data)) {
+            Some(Ok(Ok(data))) => Poll::Ready(Some(this.pass(data))),
+            Some(Ok(Err(frame))) => Poll::Ready(Some(Ok(frame))),
+            Some(Err(broken)) => Poll::Ready(Some(Err(broken))),
+            None => Poll::Ready(None),
         }
-        Poll::Ready(came)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.rest.is_empty() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        let (body, rest) = (self.body.size_hint(), self.rest.len() as u64);
+        let mut hint = SizeHint::new();
+        hint.set_lower(body.lower() + rest);
+        if let Some(upper) = body.upper() {
+            hint.set_upper(upper + rest);
+        }
+        hint
     }
 }
 
@@ -106,30 +132,46 @@ struct Framing {
     come: u64,
 }
 
+/// What [`Framing::pass`] did.
+#[derive(Debug, PartialEq, Eq)]
+struct Passed {
+    bytes: usize,
+    /// Whether a message has become whole.
+    whole: bool,
+}
+
 impl Framing {
-    /// Passes bytes, and tells whether a message has become whole.
-    fn pass(&mut self, mut data: &[u8]) -> bool {
-        let mut whole = false;
+    /// Passes bytes up to the end of the first prefix that ends in them, or all where none does.
+    fn pass(&mut self, data: &[u8]) -> Passed {
+        let (mut at, mut whole) = (0, false);
         loop {
+            if self.head == PREFIX {
+                let missing = u64::from(self.length) - self.come;
+                let here = (data.len() - at) as u64;
+                if here < missing {
+                    self.come += here;
+                    return Passed {
+                        bytes: data.len(),
+                        whole,
+                    };
+                }
+                // No more than there are, so they fit.
+                at += usize::try_from(missing).unwrap_or(data.len());
+                (self.head, self.length, self.come) = (0, 0, 0);
+                whole = true;
+            }
             while self.head < PREFIX {
-                let Some((byte, rest)) = data.split_first() else {
-                    return whole;
+                let Some(byte) = data.get(at) else {
+                    return Passed { bytes: at, whole };
                 };
-                data = rest;
                 if self.head > 0 {
                     self.length = self.length << 8 | u32::from(*byte);
                 }
-                self.head += 1;
+                (self.head, at) = (self.head + 1, at + 1);
             }
-            let missing = u64::from(self.length) - self.come;
-            if (data.len() as u64) < missing {
-                self.come += data.len() as u64;
-                return whole;
+            if self.length > 0 {
+                return Passed { bytes: at, whole };
             }
-            // Fewer than there are of the data, so they fit.
-            data = &data[usize::try_from(missing).unwrap_or(data.len())..];
-            (self.head, self.length, self.come) = (0, 0, 0);
-            whole = true;
         }
     }
 
@@ -201,20 +243,30 @@ mod tests {
     fn what_is_held_is_the_message_that_is_not_whole_wherever_it_is_cut() {
         let bytes = [message(3), message(0), message(300), message(1)].concat();
         let whole_at = [8, 13, 318, 324];
-        for size in 1..bytes.len() {
-            let (mut framing, mut passed) = (Framing::default(), 0);
-            for piece in bytes.chunks(size) {
-                let before = passed;
-                passed += piece.len();
-                let whole = framing.pass(piece);
-                assert_eq!(
-                    whole,
-                    whole_at.iter().any(|at| (before + 1..=passed).contains(at)),
-                    "{size}: {passed}"
-                );
-                let last = whole_at.iter().rfind(|at| **at <= passed).copied().unwrap_or(0);
-                assert_eq!(framing.held(), (passed - last) as u64, "{size}: {passed}");
+        // Behind the prefixes of messages that are not empty, so that room can be made for each before it comes.
+        let cut_at = [5, 18, 323];
+        for size in 1..=bytes.len() {
+            let (mut framing, mut passed, mut cuts) = (Framing::default(), 0, Vec::new());
+            for mut piece in bytes.chunks(size) {
+                while !piece.is_empty() {
+                    let before = passed;
+                    let Passed { bytes, whole } = framing.pass(piece);
+                    (passed, piece) = (passed + bytes, &piece[bytes..]);
+                    if cut_at.contains(&passed) {
+                        cuts.push(passed);
+                    } else {
+                        assert!(piece.is_empty(), "{size}: cut at {passed}");
+                    }
+                    assert_eq!(
+                        whole,
+                        whole_at.iter().any(|at| (before + 1..=passed).contains(at)),
+                        "{size}: {passed}"
+                    );
+                    let last = whole_at.iter().rfind(|at| **at <= passed).copied().unwrap_or(0);
+                    assert_eq!(framing.held(), (passed - last) as u64, "{size}: {passed}");
+                }
             }
+            assert_eq!((passed, &cuts[..]), (bytes.len(), &cut_at[..]), "{size}");
         }
     }
 
