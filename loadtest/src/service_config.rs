@@ -4,7 +4,8 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-const ROOMS: [(&str, &[&str]); 2] = [
+const ROOMS: [(&str, &[&str]); 3] = [
+    ("server", &["network_threads"]),
     (
         "limits",
         &[

@@ -40,7 +40,10 @@ pub(super) fn serve(
     telemetry::quiet_panics();
     // Before the runtime, since a process environment may only change while there is one thread.
     tokens::set_environment(&config).map_err(Failure::unavailable)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(config.server.network_threads())
+        .enable_all()
+        .build();
     let runtime = runtime.map_err(|e| Failure::io("runtime", &e))?;
     let outcome = runtime.block_on(async {
         let stop = stop_signal().map_err(|e| Failure::io("signals", &e))?;

@@ -13,6 +13,7 @@ mod validate;
 use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},
+    num::NonZeroUsize,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -98,6 +99,22 @@ pub struct Server {
     /// Of them, those of one client; callers without a certificate count as one.
     #[serde(default = "default_max_connections_per_client")]
     pub max_connections_per_client: usize,
+    /// Threads that serve connections and work on small documents where they arrive; 0: one for every two processors.
+    #[serde(default)]
+    pub network_threads: usize,
+}
+
+impl Server {
+    /// How many threads serve connections. One for every two processors where nothing is said: a thread that finds the next
+    /// document already there spares waking another (docs/performance.md), and the others are for digests and tokens.
+    #[must_use]
+    pub fn network_threads(&self) -> usize {
+        let processors = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        match self.network_threads {
+            0 => (processors() / 2).max(1),
+            n => n,
+        }
+    }
 }
 
 /// `[server.tls]`: PEM files.

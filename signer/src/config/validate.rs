@@ -4,6 +4,9 @@ use muhurdar_xades::Policy;
 
 use super::{Client, Config, Limits, Token, is_pattern, is_taxpayer};
 
+/// More than any machine has processors, fewer than make the system refuse.
+const MAX_THREADS: usize = 1024;
+
 impl Config {
     pub(super) fn validate(&self) -> Result<(), String> {
         if self.tokens.is_empty() {
@@ -31,6 +34,13 @@ impl Config {
         }
         if let Some(bad) = self.taxpayers.keys().find(|number| !is_taxpayer(number)) {
             return Err(format!("taxpayer \"{bad}\" is no VKN (10 digits) or TCKN (11)"));
+        }
+        let threads = [
+            ("server.network_threads", self.server.network_threads),
+            ("sealing.digest_threads", self.sealing.digest_threads),
+        ];
+        if let Some((key, n)) = threads.into_iter().find(|(_, n)| *n > MAX_THREADS) {
+            return Err(format!("{key} is {n}; it must be from 0 to {MAX_THREADS}"));
         }
         self.telemetry.validate()?;
         self.limits.validate()

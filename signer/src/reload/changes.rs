@@ -34,6 +34,10 @@ impl Changes {
                 "server.keep_alive_timeout",
                 before.keep_alive_timeout != after.keep_alive_timeout,
             ),
+            (
+                "server.network_threads",
+                before.network_threads != after.network_threads,
+            ),
             ("limits.document", old.limits.document != new.limits.document),
             (
                 "sealing.digest_threads",
@@ -89,6 +93,7 @@ pub(super) fn keep_what_needs_a_restart(old: &Config, new: &mut Config) {
     new.server.drain_timeout = old.server.drain_timeout;
     new.server.keep_alive_interval = old.server.keep_alive_interval;
     new.server.keep_alive_timeout = old.server.keep_alive_timeout;
+    new.server.network_threads = old.server.network_threads;
     new.server.spool_dir.clone_from(&old.server.spool_dir);
     new.limits.document = old.limits.document;
     new.limits.large_in_flight = old.limits.large_in_flight;
