@@ -54,8 +54,8 @@ need python3 python3
 install_missing
 need_rust
 
-say "Building (release)"
-cargo_step "the build" build --release --locked --bins
+say "Building (dist)"
+cargo_step "the build" build --profile dist --locked --bins
 if [ "${ENGINE:-1}" != 0 ]; then
   say "The engine (criterion)"
   cargo_step "the benchmark of the engine" bench --locked --package muhurdar-xades
@@ -64,7 +64,7 @@ fi
 
 rm -rf "$bench"
 mkdir -p "$bench" || die "$EX_NOPERM" "cannot write to $bench"
-start_appliance "$TARGET/release/muhurdar" "$appliance" 127.0.0.1:0 "$bench/appliance.log"
+start_appliance "$TARGET/dist/muhurdar" "$appliance" 127.0.0.1:0 "$bench/appliance.log"
 metrics=$(metrics_of "$bench/appliance.log")
 number=0
 for row in "${ROWS[@]}"; do
@@ -73,7 +73,7 @@ for row in "${ROWS[@]}"; do
   echo "${row%%|*}" >"$out/name"
   say "${row%%|*}, $DURATION"
   # shellcheck disable=SC2086 # the arguments are words
-  run "$TARGET/release/muhurdar-loadtest" run --dir "$appliance" --metrics "$metrics" --duration "$DURATION" --out "$out" ${row#*|} >"$out/said" ||
+  run "$TARGET/dist/muhurdar-loadtest" run --dir "$appliance" --metrics "$metrics" --duration "$DURATION" --out "$out" ${row#*|} >"$out/said" ||
     note "did not pass; see $out"
 done
 say "Through the service: $(nproc) processors, $(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -n 1)"
