@@ -11,7 +11,7 @@ use std::{
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::Arrivals;
+use super::{Arrivals, Unread};
 use crate::{
     config::Limits,
     refusal::{Refusal, SOON},
@@ -31,6 +31,7 @@ pub struct Gate {
     max_documents: AtomicUsize,
     max_bytes: AtomicU64,
     arrivals: Arrivals,
+    unread: Unread,
     /// Nanoseconds.
     timeout: AtomicU64,
 }
@@ -48,6 +49,7 @@ impl Gate {
     /// A gate with the configured limits.
     #[must_use]
     pub fn new(limits: &Limits) -> Arc<Self> {
+        let message = limits.document.as_u64() + MESSAGE_OVERHEAD as u64;
         Arc::new(Self {
             documents: AtomicUsize::new(0),
             bytes: AtomicU64::new(0),
@@ -56,10 +58,8 @@ impl Gate {
             emptied: Notify::new(),
             max_documents: AtomicUsize::new(limits.in_flight),
             max_bytes: AtomicU64::new(limits.in_flight_bytes.as_u64()),
-            arrivals: Arrivals::new(
-                limits.in_flight_bytes.as_u64(),
-                limits.document.as_u64() + MESSAGE_OVERHEAD as u64,
-            ),
+            arrivals: Arrivals::new(limits.in_flight_bytes.as_u64(), message),
+            unread: Unread::new(limits.in_flight_bytes.as_u64(), message),
             timeout: AtomicU64::new(nanoseconds(limits.request_timeout)),
         })
     }
@@ -69,6 +69,7 @@ impl Gate {
         self.max_documents.store(limits.in_flight, Ordering::Relaxed);
         self.max_bytes.store(limits.in_flight_bytes.as_u64(), Ordering::Relaxed);
         self.arrivals.reconfigure(limits.in_flight_bytes.as_u64());
+        self.unread.reconfigure(limits.in_flight_bytes.as_u64());
         self.timeout
             .store(nanoseconds(limits.request_timeout), Ordering::Relaxed);
     }
@@ -152,6 +153,12 @@ impl Gate {
     #[must_use]
     pub fn arrivals(&self) -> &Arrivals {
         &self.arrivals
+    }
+
+    /// What was answered, and is not taken yet.
+    #[must_use]
+    pub fn unread(&self) -> &Unread {
+        &self.unread
     }
 
     /// Waits until nothing is admitted and unanswered. Meant for after [`Gate::close`].

@@ -12,6 +12,7 @@ mod meters;
 mod queue;
 mod quota;
 mod schedule;
+mod unread;
 
 use std::{
     sync::Arc,
@@ -26,6 +27,7 @@ pub use self::{
     meters::Meters,
     queue::Pace,
     quota::Bound,
+    unread::{Departure, Held, Unread},
 };
 use self::{
     queue::{AHEAD_MOST, Queue, Ticket},

@@ -10,6 +10,7 @@ use std::{
 
 use governor::{DefaultDirectRateLimiter, RateLimiter, clock::Clock as _};
 
+use super::unread::Tally;
 use crate::{config, refusal::Refusal};
 
 /// What a client has used, and what it may. One for each client; a reload that leaves the rate as it was keeps it.
@@ -27,6 +28,8 @@ struct Used {
     bytes: AtomicU64,
     /// Of messages that are not whole yet, and so no documents.
     arriving: Arc<AtomicU64>,
+    /// Of answers that it has not taken yet.
+    unread: Arc<Tally>,
     /// Documents that were refused, in the order of [`Bound::ALL`].
     refused: [AtomicU64; Bound::ALL.len()],
 }
@@ -59,6 +62,11 @@ impl Quota {
     /// Bytes of its messages that are not whole yet.
     pub(super) fn arriving(&self) -> &Arc<AtomicU64> {
         &self.used.arriving
+    }
+
+    /// Bytes of its answers that it has not taken yet.
+    pub(super) fn unread(&self) -> &Arc<Tally> {
+        &self.used.unread
     }
 
     /// The bounds that there are, and how many documents each has refused.

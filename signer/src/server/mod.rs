@@ -10,6 +10,7 @@ mod connection;
 mod contained;
 mod identity;
 mod large;
+mod leaving;
 mod live;
 mod messages;
 mod oversize;
@@ -153,6 +154,10 @@ impl Server {
         let connections = accept::accept(self.listener, self.unix, &self.live);
         let limit = self.config.limits.document.as_u64() + MESSAGE_OVERHEAD as u64;
         let arriving = arriving::layer(&pipeline, &self.live);
+        let counting = leaving::Counting {
+            pipeline: Arc::clone(&pipeline),
+            live: Arc::clone(&self.live),
+        };
         let sealing = Sealing::new(pipeline, Arc::clone(&self.live), self.config.limits.document.as_u64());
         let sealing = SealServiceServer::new(sealing)
             .max_decoding_message_size(usize::try_from(limit).unwrap_or(usize::MAX))
@@ -179,6 +184,7 @@ impl Server {
             .http2_keepalive_interval(Some(self.config.server.keep_alive_interval))
             .http2_keepalive_timeout(Some(self.config.server.keep_alive_timeout))
             .timeout(self.config.limits.request_timeout + self.config.limits.arrival_timeout)
+            .layer(counting)
             .layer(arriving)
             .layer(oversize::layer(self.config.limits.document.as_u64()))
             .add_service(InterceptedService::new(sealing, certified(&self.live)))

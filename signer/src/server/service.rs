@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use muhurdar_proto::seal::v1::{self as wire, seal_service_server::SealService};
 use prost::Message as _;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -12,12 +12,13 @@ use super::{
     Live, Peer,
     contained::contained,
     large::LargeCall,
+    leaving::Answers,
     messages::{deadline, read, read_digest, read_document_type, seal_info, split, wire_receipt},
     oversize,
     status::{item_status, status},
 };
 use crate::{
-    admission::{Admitted, Caller},
+    admission::{Admitted, Caller, Departure, Held},
     config::Call,
     idempotency::{Claim, Fingerprint, Found, Key},
     pipeline::{Pipeline, SignedDigest},
@@ -48,7 +49,11 @@ impl Sealing {
     #[allow(clippy::result_large_err, reason = "Status is what a gRPC handler answers")]
     fn caller<T>(&self, request: &Request<T>) -> Result<Arc<Caller>, Status> {
         let peer = peer(request);
-        self.live.caller(peer.as_deref()).map_err(|refusal| status(&refusal))
+        let caller = self.live.caller(peer.as_deref());
+        let unread = self.pipeline.gate.unread();
+        caller
+            .and_then(|caller| unread.admit(&unread.of(&caller)).map(|()| caller))
+            .map_err(|refusal| status(&refusal))
     }
 }
 
@@ -68,7 +73,7 @@ impl SealService for Sealing {
             .map_err(|refusal| status(&refusal))
     }
 
-    type SealStreamStream = ReceiverStream<Result<wire::SealStreamResponse, Status>>;
+    type SealStreamStream = Answers<Result<wire::SealStreamResponse, Status>, Option<Waits>>;
 
     async fn seal_stream(
         &self,
@@ -85,11 +90,12 @@ impl SealService for Sealing {
             live: Arc::clone(&self.live),
             peer: peer(&request),
             deadline,
+            departure: self.pipeline.gate.unread().of(&caller),
             answers,
             document_limit: self.document_limit,
         };
         tokio::spawn(stream.run(request.into_inner(), in_flight));
-        Ok(Response::new(ReceiverStream::new(out)))
+        Ok(Response::new(Answers(out)))
     }
 
     async fn seal_batch(
@@ -214,8 +220,16 @@ struct Stream {
     live: Arc<Live>,
     peer: Option<Arc<Peer>>,
     deadline: Option<Instant>,
-    answers: mpsc::Sender<Result<wire::SealStreamResponse, Status>>,
+    departure: Departure,
+    answers: mpsc::Sender<(Result<wire::SealStreamResponse, Status>, Option<Waits>)>,
     document_limit: u64,
+}
+
+/// What an answer holds until the transport takes it.
+#[derive(Debug)]
+pub(super) struct Waits {
+    _place: OwnedSemaphorePermit,
+    _bytes: Held,
 }
 
 impl Stream {
@@ -223,7 +237,7 @@ impl Stream {
     async fn run(self, mut items: Streaming<wire::SealStreamRequest>, in_flight: usize) {
         let places = Arc::new(Semaphore::new(in_flight));
         let ended = loop {
-            // A place first: a stream whose answers are not read is not read either.
+            // A place first, and room: a stream whose answers are not read is not read either.
             let Ok(place) = Arc::clone(&places).acquire_owned().await else {
                 break None;
             };
@@ -231,7 +245,7 @@ impl Stream {
                 biased;
                 () = self.pipeline.gate.closing() => break Some(status(&Refusal::Draining)),
                 () = self.answers.closed() => break None,
-                item = items.message() => item,
+                item = self.next(&mut items) => item,
             };
             let item = match item {
                 Ok(Some(item)) => item,
@@ -241,7 +255,7 @@ impl Stream {
             // A stream may outlive what its caller was allowed when it began.
             let caller = self.live.caller(self.peer.as_deref());
             let (pipeline, origin) = (Arc::clone(&self.pipeline), Arc::clone(&self.origin));
-            let (deadline, answers) = (self.deadline, self.answers.clone());
+            let (deadline, departure, answers) = (self.deadline, self.departure.clone(), self.answers.clone());
             tokio::spawn(async move {
                 let answer = tokio::select! {
                     biased;
@@ -250,17 +264,29 @@ impl Stream {
                     () = answers.closed() => None,
                 };
                 if let Some((answer, admitted)) = answer {
-                    drop(answers.send(Ok(answer)).await);
+                    let waits = Waits {
+                        _place: place,
+                        _bytes: departure.hold(answer.encoded_len()),
+                    };
+                    drop(answers.send((Ok(answer), Some(waits))).await);
                     drop(admitted);
                 }
-                drop(place);
             });
         };
         let places_of_all = u32::try_from(in_flight).unwrap_or(u32::MAX);
         drop(places.acquire_many(places_of_all).await);
         if let Some(status) = ended {
-            drop(self.answers.send(Err(status)).await);
+            drop(self.answers.send((Err(status), None)).await);
         }
+    }
+
+    /// The next item, once there is room for its answer.
+    async fn next(
+        &self,
+        items: &mut Streaming<wire::SealStreamRequest>,
+    ) -> Result<Option<wire::SealStreamRequest>, Status> {
+        self.pipeline.gate.unread().room(&self.departure).await;
+        items.message().await
     }
 }
 

@@ -87,6 +87,11 @@ impl Snapshot {
                 "Bytes of messages that are not whole yet; as many as in flight may be, half of them one client's",
                 number(gate.arrivals().bytes()),
             ),
+            (
+                "muhurdar_unread_bytes",
+                "Bytes of answers that their clients have not taken yet; one may have half of what in flight may be",
+                number(gate.unread().bytes()),
+            ),
         ];
         for (name, help, value) in gauges {
             self.one(MetricType::GAUGE, name, help, value);

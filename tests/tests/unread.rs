@@ -1,0 +1,183 @@
+//! Answers that nobody reads: a client that asks and does not take what it asked for holds no more memory than its share, and
+//! is told so; its neighbours are served meanwhile. Each test prints its figures (`--nocapture`).
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use http_body_util::{BodyExt as _, StreamBody, combinators::UnsyncBoxBody};
+use hyper::{
+    body::{Frame, Incoming},
+    client::conn::http2,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use muhurdar_proto::seal::v1::{SealRequest, SealStreamRequest, SealStreamResponse, seal_stream_response::Outcome};
+use muhurdar_tests::{Appliance, Builder, RSA, Suffered, frames::Dialer, invoice};
+use prost::Message;
+use tokio_stream::{self as stream, Stream, StreamExt as _};
+use tonic::Code;
+
+/// `limits.in_flight_bytes`, of which half may be one client's, in MiB.
+const LIMIT: u64 = 64;
+
+type Body = UnsyncBoxBody<Bytes, Infallible>;
+
+fn appliance() -> &'static Appliance {
+    static SHARED: OnceLock<Appliance> = OnceLock::new();
+    SHARED.get_or_init(|| {
+        Builder::default()
+            .taxpayers(1)
+            .edit(
+                "[sealing]",
+                &format!("[limits]\nin_flight_bytes = \"{LIMIT} MiB\"\nqueue_bytes = \"{LIMIT} MiB\"\n\n[sealing]"),
+            )
+            .client("vandal", "taxpayers = [\"*\"]")
+            .start()
+    })
+}
+
+/// A connection on which the answer to a call may have so many bytes before it is read.
+async fn connect(window: u32) -> http2::SendRequest<Body> {
+    let stream = TokioIo::new(Dialer::of(appliance(), "vandal").dial().await.unwrap());
+    let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+        .initial_stream_window_size(window)
+        .handshake(stream)
+        .await
+        .unwrap();
+    tokio::spawn(connection);
+    sender
+}
+
+fn document(size: usize) -> Bytes {
+    invoice(RSA, &format!("<cbc:Note>{}</cbc:Note>", "x".repeat(size))).into()
+}
+
+/// A message with its prefix (gRPC over HTTP/2, "Length-Prefixed-Message").
+fn framed(message: &impl Message) -> Bytes {
+    let mut framed = BytesMut::new();
+    framed.put_u8(0);
+    framed.put_u32(u32::try_from(message.encoded_len()).unwrap());
+    message.encode(&mut framed).unwrap();
+    framed.freeze()
+}
+
+fn request(document: &Bytes) -> SealRequest {
+    SealRequest {
+        taxpayer: RSA.to_owned(),
+        document: document.clone(),
+        ..SealRequest::default()
+    }
+}
+
+/// Calls a method; gives the answer's head, and its body unread.
+async fn call(
+    connection: &http2::SendRequest<Body>,
+    method: &str,
+    messages: impl Stream<Item = Bytes> + Send + 'static,
+) -> hyper::Result<http::Response<Incoming>> {
+    let request = http::Request::post(format!("https://localhost/muhurdar.seal.v1.SealService/{method}"))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(UnsyncBoxBody::new(StreamBody::new(
+            messages.map(|bytes| Ok(Frame::data(bytes))),
+        )))
+        .unwrap();
+    connection.clone().send_request(request).await
+}
+
+fn code(headers: &http::HeaderMap) -> Option<Code> {
+    headers.get("grpc-status").map(|code| Code::from_bytes(code.as_bytes()))
+}
+
+#[tokio::test]
+async fn a_stream_whose_answers_are_not_read_is_not_read_either_and_loses_none() {
+    const DOCUMENTS: usize = 400;
+    let suffered = Suffered::from_here(appliance()).await;
+    let connection = connect(64 << 10).await;
+    let (document, asked) = (document(512 << 10), Arc::new(AtomicUsize::new(0)));
+    let counted = Arc::clone(&asked);
+    let messages = stream::iter(0..DOCUMENTS).map(move |id| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        framed(&SealStreamRequest {
+            id: id.to_string(),
+            request: Some(request(&document)),
+        })
+    });
+    let response = call(&connection, "SealStream", messages).await.unwrap();
+    let mut taken = 0;
+    while taken < asked.load(Ordering::Relaxed) {
+        taken = asked.load(Ordering::Relaxed);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let said = format!("{taken} of {DOCUMENTS} documents of 512 KiB were taken while no answer was read");
+    assert!(taken < DOCUMENTS, "{said}");
+
+    let (mut body, mut buffer, mut answers) = (response.into_body(), BytesMut::new(), vec![0; DOCUMENTS]);
+    let mut ended = None;
+    while let Some(frame) = body.frame().await {
+        match frame.unwrap().into_data() {
+            Ok(data) => buffer.extend_from_slice(&data),
+            Err(frame) => ended = frame.into_trailers().ok().and_then(|trailers| code(&trailers)),
+        }
+        while buffer.len() >= 5 {
+            let length = u32::from_be_bytes(buffer[1..5].try_into().unwrap()) as usize;
+            if buffer.len() < 5 + length {
+                break;
+            }
+            let message = buffer.split_to(5 + length).freeze().slice(5..);
+            let answer = SealStreamResponse::decode(message).unwrap();
+            assert!(matches!(answer.outcome, Some(Outcome::Response(_))), "{answer:?}");
+            answers[answer.id.parse::<usize>().unwrap()] += 1;
+        }
+    }
+    assert_eq!(ended, Some(Code::Ok));
+    assert!(answers.iter().all(|times| *times == 1), "each once, in whatever order");
+    suffered.no_more_than(3 * LIMIT, &said).await;
+}
+
+#[tokio::test]
+async fn calls_of_one_who_does_not_read_are_refused_until_it_does() {
+    const CALLS: usize = 300;
+    let suffered = Suffered::from_here(appliance()).await;
+    let document = framed(&request(&document(1 << 20)));
+    let since = Instant::now();
+    // Several connections, since each has a window for what it sends.
+    let (mut held, mut refused) = (Vec::new(), 0);
+    let mut connections = Vec::new();
+    for _ in 0..4 {
+        connections.push(connect(1 << 10).await);
+    }
+    for number in 0..CALLS {
+        let connection = &connections[number % connections.len()];
+        let response = call(connection, "Seal", stream::once(document.clone())).await.unwrap();
+        match code(response.headers()) {
+            None => held.push(response.into_body()),
+            Some(Code::ResourceExhausted) => refused += 1,
+            Some(code) => panic!("{code}"),
+        }
+        if refused == 50 {
+            break;
+        }
+    }
+    let (unread, filled) = (held.len(), since.elapsed());
+    let said = format!("{unread} answers of 1 MiB stay unread, {refused} more calls are refused, after {filled:.1?}");
+    assert!(refused == 50 && unread as u64 <= LIMIT / 2 + 8, "{said}");
+
+    // What was sealed is there for whoever reads it, and with it the next call is welcome.
+    for body in held {
+        let read = body.collect().await.unwrap();
+        assert_eq!(read.trailers().and_then(code), Some(Code::Ok));
+    }
+    let again = call(&connections[0], "Seal", stream::once(document)).await.unwrap();
+    assert_eq!(code(again.headers()), None, "{said}");
+    drop(again);
+    suffered.no_more_than(3 * LIMIT, &said).await;
+}
