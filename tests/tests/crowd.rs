@@ -13,7 +13,7 @@ use muhurdar_tests::{Appliance, Builder, Memory, Neighbour, frames::Dialer, skip
 use rustix::process::{Resource, getrlimit};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpSocket,
+    net::{TcpSocket, TcpStream},
     sync::Semaphore,
     task::JoinSet,
 };
@@ -139,6 +139,39 @@ async fn ten_thousand_who_say_little_are_refused_or_let_go_of_while_a_client_is_
     assert!(latencies.longest() < PATIENCE * 3, "a client had to wait");
     // Those who come afterwards find the door as it was.
     Neighbour::of(&appliance, "branch-2").await.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_stalls_in_a_handshake_keeps_nobody_out() {
+    const PLACES: usize = 64;
+    let _turn = turn().await;
+    let appliance = Builder::default()
+        .taxpayers(1)
+        .edit(
+            "[server.tls]",
+            &format!("handshake_timeout = \"1h\"\nmax_connections = {PLACES}\n\n[server.tls]"),
+        )
+        .start();
+    let served = Neighbour::of(&appliance, "branch-1").await;
+    let mut crowd = Vec::new();
+    for _ in 0..2 * PLACES {
+        let mut stream = TcpStream::connect(appliance.address()).await.unwrap();
+        stream.write_all(&[0x16]).await.unwrap();
+        crowd.push(stream);
+    }
+    // The oldest made room for the youngest, and would for others.
+    for stream in &mut crowd[..PLACES] {
+        let closed = tokio::time::timeout(PATIENCE * 10, stream.read(&mut [0; 64])).await;
+        assert!(matches!(closed, Ok(Ok(0) | Err(_))), "{closed:?}");
+    }
+    let waited = tokio::time::timeout(PATIENCE / 10, crowd[2 * PLACES - 1].read(&mut [0; 64])).await;
+    assert!(waited.is_err(), "the youngest is let: {waited:?}");
+    let latencies = Neighbour::of(&appliance, "branch-2").await.end().await;
+    assert!(latencies.longest() < PATIENCE * 3, "who came last had to wait");
+    assert!(
+        served.end().await.longest() < PATIENCE * 3,
+        "who was served had to wait"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

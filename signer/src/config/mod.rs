@@ -93,7 +93,7 @@ pub struct Server {
     /// How long it may take to give one: a peer that stalls half way through a header block can give none.
     #[serde(default = "default_keep_alive_timeout", deserialize_with = "duration")]
     pub keep_alive_timeout: Duration,
-    /// Connections at a time; one more is closed unread.
+    /// Connections at a time. One more takes the place of the oldest that is still in its handshake, or is closed unread.
     #[serde(default = "default_max_connections")]
     pub max_connections: usize,
     /// Of them, those of one client; callers without a certificate count as one.

@@ -1,12 +1,13 @@
 //! The acceptor: TCP in, verified TLS connections out; and the Unix socket, whose peers the kernel vouches for.
 //!
 //! It is our own because tonic's has no handshake time-out, no connection cap and no way to change certificates. A
-//! handshake runs in its own task, so that a peer that stalls in it holds up nobody; a peer without a certificate comes
+//! handshake runs in its own task, so that a peer that stalls in it holds up nobody; where all places are taken, the handshake
+//! that has begun first gives its own to who comes next, so that who stalls keeps nobody out either; a peer without a certificate comes
 //! through and is answered UNAUTHENTICATED by the service, as the contract has it; a certificate that does not verify
 //! ends in a TLS alert.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     io,
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
@@ -15,7 +16,7 @@ use std::{
 
 use tokio::{
     net::{TcpListener, TcpStream, UnixListener},
-    sync::mpsc,
+    sync::{mpsc, oneshot},
     time::timeout,
 };
 use tokio_rustls::TlsAcceptor;
@@ -45,14 +46,14 @@ pub(super) struct Place {
 }
 
 impl Places {
-    /// Takes a place, where there are fewer than `most` in all and, of this identity, fewer than `most_of_it`.
-    fn take(self: &Arc<Self>, identity: Arc<str>, most: usize, most_of_it: usize) -> Option<Place> {
+    /// Takes a place for somebody whom nobody knows yet, where there are fewer than `most` in all.
+    fn take(self: &Arc<Self>, most: usize) -> Option<Place> {
         let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let own = taken.get(&identity).copied().unwrap_or(0);
-        if own >= most_of_it || taken.values().sum::<usize>() >= most {
+        if taken.values().sum::<usize>() >= most {
             return None;
         }
-        taken.insert(Arc::clone(&identity), own + 1);
+        let identity: Arc<str> = "".into();
+        *taken.entry(Arc::clone(&identity)).or_default() += 1;
         drop(taken);
         Some(Place {
             places: Arc::clone(self),
@@ -61,13 +62,69 @@ impl Places {
     }
 }
 
+impl Place {
+    /// The place of an identity that is known now, where it has fewer than `most_of_it`.
+    fn known_as(mut self, identity: Arc<str>, most_of_it: usize) -> Option<Self> {
+        let mut taken = self.places.0.lock().unwrap_or_else(PoisonError::into_inner);
+        give_back(&mut taken, &self.identity);
+        let own = taken.get(&identity).copied().unwrap_or(0);
+        let granted = own < most_of_it;
+        let identity = if granted { identity } else { Arc::clone(&self.identity) };
+        *taken.entry(Arc::clone(&identity)).or_default() += 1;
+        drop(taken);
+        self.identity = identity;
+        granted.then_some(self)
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
         let mut taken = self.places.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match taken.get_mut(&self.identity) {
-            Some(own) if *own > 1 => *own -= 1,
-            _ => drop(taken.remove(&self.identity)),
-        }
+        give_back(&mut taken, &self.identity);
+    }
+}
+
+fn give_back(taken: &mut HashMap<Arc<str>, usize>, identity: &str) {
+    match taken.get_mut(identity) {
+        Some(own) if *own > 1 => *own -= 1,
+        _ => drop(taken.remove(identity)),
+    }
+}
+
+/// Handshakes under way, by the order in which they began.
+#[derive(Debug, Default)]
+struct Handshakes(Mutex<Begun>);
+
+#[derive(Debug, Default)]
+struct Begun {
+    next: u64,
+    /// The place that each has, and what ends it when it is dropped.
+    under_way: BTreeMap<u64, (Place, oneshot::Sender<()>)>,
+}
+
+impl Handshakes {
+    /// One more; it is to end when the receiver is ready.
+    fn begin(&self, place: Place) -> (u64, oneshot::Receiver<()>) {
+        let (end, ended) = oneshot::channel();
+        let mut begun = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = begun.next;
+        begun.next += 1;
+        begun.under_way.insert(number, (place, end));
+        (number, ended)
+    }
+
+    /// One less. Gives its place back, where nobody else was given it.
+    fn end(&self, number: u64) -> Option<Place> {
+        let mut begun = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (place, _end) = begun.under_way.remove(&number)?;
+        Some(place)
+    }
+
+    /// Ends the oldest, for its place.
+    fn make_room(&self) -> Option<Place> {
+        let mut begun = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (_, (place, _end)) = begun.under_way.pop_first()?;
+        Some(place)
     }
 }
 
@@ -77,6 +134,7 @@ pub(super) fn accept(tcp: TcpListener, unix: Option<UnixListener>, live: &Arc<Li
     let acceptor = Acceptor {
         live: Arc::clone(live),
         places: Arc::default(),
+        handshakes: Arc::default(),
         out,
     };
     if let Some(listener) = unix {
@@ -90,6 +148,7 @@ pub(super) fn accept(tcp: TcpListener, unix: Option<UnixListener>, live: &Arc<Li
 struct Acceptor {
     live: Arc<Live>,
     places: Arc<Places>,
+    handshakes: Arc<Handshakes>,
     out: mpsc::Sender<io::Result<Connection>>,
 }
 
@@ -106,35 +165,60 @@ impl Acceptor {
             };
             let settings = self.live.settings();
             // Nobody is known before the handshake: those in it share the cap of all.
-            let Some(place) = self
-                .places
-                .take("".into(), settings.max_connections, settings.max_connections)
-            else {
+            let most = settings.max_connections;
+            let place = self.places.take(most).or_else(|| {
                 if let Some(connections) = turned_away.one_more(Instant::now()) {
-                    let limit = settings.max_connections;
-                    tracing::warn!(connections, last = %address, limit, "refused: max_connections reached");
+                    tracing::warn!(connections, last = %address, limit = most, "max_connections reached: the oldest handshakes, or who came, are turned away");
                 }
+                self.handshakes.make_room()
+            });
+            let Some(place) = place else {
                 continue;
             };
             let (this, limit) = (self.clone(), settings.handshake_timeout);
+            let (number, made_room) = self.handshakes.begin(place);
             tokio::spawn(async move {
-                match timeout(limit, this.handshake(stream, address, place)).await {
-                    Ok(Ok(connection)) => drop(this.out.send(Ok(connection)).await),
-                    Ok(Err(error)) => tracing::info!(%address, %error, "TLS handshake failed"),
-                    Err(_) => tracing::info!(%address, ?limit, "TLS handshake timed out"),
+                let outcome = tokio::select! {
+                    outcome = timeout(limit, this.handshake(stream, address)) => Some(outcome),
+                    _ = made_room => None,
+                };
+                let place = this.handshakes.end(number);
+                match outcome {
+                    Some(Ok(Ok((stream, peer)))) => this.let_in(stream, peer, place).await,
+                    Some(Ok(Err(error))) => tracing::info!(%address, %error, "TLS handshake failed"),
+                    Some(Err(_)) => tracing::info!(%address, ?limit, "TLS handshake timed out"),
+                    None => {}
                 }
             });
         }
     }
 
-    async fn handshake(&self, stream: TcpStream, address: SocketAddr, before: Place) -> io::Result<Connection> {
+    async fn handshake(&self, stream: TcpStream, address: SocketAddr) -> io::Result<(Stream, Peer)> {
         stream.set_nodelay(true)?;
         let trust = self.live.trust();
         let stream = TlsAcceptor::from(Arc::clone(&trust.config)).accept(stream).await?;
         let peer = Peer::new(address, stream.get_ref().1.peer_certificates(), trust.generation());
-        drop(before);
-        let place = self.place_for(&peer)?;
-        Ok(self.connection(Stream::Tls(Box::new(Tls::new(stream))), peer, place))
+        Ok((Stream::Tls(Box::new(Tls::new(stream))), peer))
+    }
+
+    /// Hands a connection on, where its client may have one more; in a place that it has, or finds.
+    async fn let_in(&self, stream: Stream, peer: Peer, place: Option<Place>) {
+        let settings = self.live.settings();
+        let identity: Arc<str> = self.live.access().identity(peer.names.as_deref()).into();
+        let (most, most_of_it) = (settings.max_connections, settings.max_connections_per_client);
+        let place = place
+            .or_else(|| self.places.take(most))
+            .or_else(|| self.handshakes.make_room());
+        let Some(place) = place.and_then(|place| place.known_as(Arc::clone(&identity), most_of_it)) else {
+            tracing::warn!(
+                client = &*identity,
+                max_connections_per_client = most_of_it,
+                max_connections = most,
+                "connection refused: it has as many as one client may have, or all have as many as there may be"
+            );
+            return;
+        };
+        drop(self.out.send(Ok(self.connection(stream, peer, place))).await);
     }
 
     async fn accept_unix(self, listener: UnixListener) {
@@ -146,29 +230,14 @@ impl Acceptor {
             let Some((stream, _)) = accepted_or_pause(accepted).await else {
                 continue;
             };
-            let taken = stream.peer_cred().and_then(|credentials| {
-                let peer = Peer::local(credentials.uid());
-                Ok((self.place_for(&peer)?, peer))
-            });
-            match taken {
-                Ok((place, peer)) => {
-                    let connection = self.connection(Stream::Unix(stream), peer, place);
-                    drop(self.out.send(Ok(connection)).await);
+            match stream.peer_cred() {
+                Ok(credentials) => {
+                    let peer = Peer::local(credentials.uid());
+                    self.let_in(Stream::Unix(stream), peer, None).await;
                 }
-                Err(error) => tracing::warn!(%error, "local connection refused"),
+                Err(error) => tracing::warn!(%error, "a local connection without credentials"),
             }
         }
-    }
-
-    fn place_for(&self, peer: &Peer) -> io::Result<Place> {
-        let settings = self.live.settings();
-        let identity: Arc<str> = self.live.access().identity(peer.names.as_deref()).into();
-        let (most, most_of_it) = (settings.max_connections, settings.max_connections_per_client);
-        self.places.take(Arc::clone(&identity), most, most_of_it).ok_or_else(|| {
-            io::Error::other(format!(
-                "connection refused: \"{identity}\" has {most_of_it} connections (max_connections_per_client), or all have {most}"
-            ))
-        })
     }
 
     fn connection(&self, stream: Stream, peer: Peer, place: Place) -> Connection {
@@ -225,7 +294,7 @@ mod tests {
     #[test]
     fn a_place_is_counted_for_its_identity_and_for_all() {
         let places = Arc::new(Places::default());
-        let take = |name: &str| places.take(name.into(), 3, 2);
+        let take = |name: &str| places.take(3).and_then(|place| place.known_as(name.into(), 2));
         let (first, second) = (take("a").unwrap(), take("a").unwrap());
         assert!(take("a").is_none(), "two of one");
         let third = take("b").unwrap();
@@ -233,6 +302,26 @@ mod tests {
         drop((first, third));
         assert!(take("a").is_some());
         drop(second);
+        let (stranger, another) = (take("").unwrap(), take("").unwrap());
+        assert!(take("").is_none(), "two of those without a certificate");
+        drop((stranger, another));
+        assert!(places.0.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn the_oldest_handshake_makes_room() {
+        let (places, handshakes) = (Arc::new(Places::default()), Handshakes::default());
+        let (first, mut made_room) = handshakes.begin(places.take(2).unwrap());
+        let (second, mut stays) = handshakes.begin(places.take(2).unwrap());
+        assert!(places.take(2).is_none());
+        let place = handshakes.make_room().unwrap();
+        assert_eq!(made_room.try_recv(), Err(oneshot::error::TryRecvError::Closed));
+        assert_eq!(stays.try_recv(), Err(oneshot::error::TryRecvError::Empty));
+        assert!(handshakes.end(first).is_none(), "somebody else has it");
+        assert!(places.take(2).is_none());
+        drop(place);
+        drop(handshakes.end(second).unwrap());
+        assert!(handshakes.make_room().is_none());
         assert!(places.0.lock().unwrap().is_empty());
     }
 }
