@@ -19,7 +19,9 @@ use hyper::{
     client::conn::http2,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use muhurdar_proto::seal::v1::{SealRequest, SealStreamRequest, SealStreamResponse, seal_stream_response::Outcome};
+use muhurdar_proto::seal::v1::{
+    ListSealsRequest, SealRequest, SealStreamRequest, SealStreamResponse, seal_stream_response::Outcome,
+};
 use muhurdar_tests::{Appliance, Builder, RSA, Suffered, frames::Dialer, invoice};
 use prost::Message;
 use tokio_stream::{self as stream, Stream, StreamExt as _};
@@ -170,6 +172,19 @@ async fn calls_of_one_who_does_not_read_are_refused_until_it_does() {
     let (unread, filled) = (held.len(), since.elapsed());
     let said = format!("{unread} answers of 1 MiB stay unread, {refused} more calls are refused, after {filled:.1?}");
     assert!(refused == 50 && unread as u64 <= LIMIT / 2 + 8, "{said}");
+
+    let listed = call(
+        &connections[0],
+        "ListSeals",
+        stream::once(framed(&ListSealsRequest::default())),
+    )
+    .await
+    .unwrap();
+    assert_eq!(
+        code(listed.headers()),
+        Some(Code::ResourceExhausted),
+        "whatever it asks for"
+    );
 
     // What was sealed is there for whoever reads it, and with it the next call is welcome.
     for body in held {

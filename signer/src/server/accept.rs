@@ -1,10 +1,10 @@
 //! The acceptor: TCP in, verified TLS connections out; and the Unix socket, whose peers the kernel vouches for.
 //!
 //! It is our own because tonic's has no handshake time-out, no connection cap and no way to change certificates. A
-//! handshake runs in its own task, so that a peer that stalls in it holds up nobody; where all places are taken, the handshake
-//! that has begun first gives its own to who comes next, so that who stalls keeps nobody out either; a peer without a certificate comes
-//! through and is answered UNAUTHENTICATED by the service, as the contract has it; a certificate that does not verify
-//! ends in a TLS alert.
+//! handshake runs in its own task, so that a peer that stalls in it holds up nobody; and where all places are taken, the
+//! oldest handshake gives its own to who comes next, so that who stalls keeps nobody out either. A peer without a
+//! certificate comes through and is answered UNAUTHENTICATED by the service, as the contract has it; a certificate that
+//! does not verify ends in a TLS alert.
 
 use std::{
     collections::{BTreeMap, HashMap},

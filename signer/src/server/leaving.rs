@@ -1,27 +1,30 @@
 //! A call's answer on its way out: its bytes are the client's until they were written to its connection. The transport keeps
-//! what the other end does not read, so they are counted here.
+//! what the other end does not read, so they are counted here, and who has too much unread is not answered anew.
 
 use std::{
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 use bytes::Bytes;
-use futures_util::{FutureExt as _, TryFutureExt as _, future::BoxFuture};
+use futures_util::{
+    FutureExt as _, TryFutureExt as _,
+    future::{BoxFuture, ready},
+};
 use http_body::{Frame, SizeHint};
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
 use tonic::{Status, body::Body};
 use tower::{Layer, Service};
 
-use super::{Live, Peer};
+use super::{Live, Peer, status::status};
 use crate::{
     admission::{Departure, Held},
     pipeline::Pipeline,
 };
 
-/// Counts what every call answers.
+/// Counts what every call answers, whatever it asks for.
 #[derive(Clone)]
 pub(super) struct Counting {
     pub(super) pipeline: Arc<Pipeline>,
@@ -50,6 +53,7 @@ impl<S> Service<http::Request<Body>> for Counted<S>
 where
     S: Service<http::Request<Body>, Response = http::Response<Body>>,
     S::Future: Send + 'static,
+    S::Error: Send + 'static,
 {
     type Response = http::Response<Body>;
     type Error = S::Error;
@@ -62,14 +66,18 @@ where
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         let Counting { pipeline, live } = &self.counting;
         let peer = request.extensions().get::<Arc<Peer>>();
-        let caller = live.known(peer.map(|peer| &**peer));
-        let departure = caller.map(|caller| pipeline.gate.unread().of(&caller));
-        let answer = self.inner.call(request);
         // To whom nobody knows, nothing but refusals is said.
-        let Some(departure) = departure else {
-            return answer.boxed();
+        let Some(caller) = live.known(peer.map(|peer| &**peer)) else {
+            return self.inner.call(request).boxed();
         };
-        answer
+        let unread = pipeline.gate.unread();
+        let departure = unread.of(&caller);
+        if let Err(refusal) = unread.admit(&departure) {
+            pipeline.metrics.refused(&refusal, None);
+            return ready(Ok(status(&refusal).into_http())).boxed();
+        }
+        self.inner
+            .call(request)
             .map_ok(|response| response.map(|body| Body::new(Leaving { body, departure })))
             .boxed()
     }
@@ -86,7 +94,7 @@ impl http_body::Body for Leaving {
     type Error = Status;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        let frame = std::task::ready!(Pin::new(&mut self.body).poll_frame(cx));
         let count = |data: Bytes| {
             let held = self.departure.hold(data.len());
             Bytes::from_owner(Counts { data, _held: held })

@@ -49,11 +49,7 @@ impl Sealing {
     #[allow(clippy::result_large_err, reason = "Status is what a gRPC handler answers")]
     fn caller<T>(&self, request: &Request<T>) -> Result<Arc<Caller>, Status> {
         let peer = peer(request);
-        let caller = self.live.caller(peer.as_deref());
-        let unread = self.pipeline.gate.unread();
-        caller
-            .and_then(|caller| unread.admit(&unread.of(&caller)).map(|()| caller))
-            .map_err(|refusal| status(&refusal))
+        self.live.caller(peer.as_deref()).map_err(|refusal| status(&refusal))
     }
 }
 
