@@ -8,6 +8,7 @@
 
 mod appliance;
 mod browser;
+pub mod calls;
 mod client;
 mod data;
 mod documents;

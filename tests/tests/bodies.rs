@@ -4,7 +4,6 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::{
-    convert::Infallible,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicUsize, Ordering},
@@ -13,10 +12,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, StreamBody, combinators::UnsyncBoxBody};
-use hyper::{body::Frame, client::conn::http2};
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use muhurdar_tests::{Appliance, Builder, Suffered, frames::Dialer};
+use http_body_util::BodyExt as _;
+use muhurdar_tests::{
+    Appliance, Builder, Suffered,
+    calls::{Calls, prefix, status},
+};
 use tokio_stream::{self as stream, Stream, StreamExt as _};
 use tonic::Code;
 
@@ -24,8 +24,6 @@ const SEAL: &str = "Seal";
 const GIB: usize = 1 << 30;
 /// `limits.arrival_timeout`
 const ARRIVAL: Duration = Duration::from_secs(3);
-
-type Body = UnsyncBoxBody<Bytes, Infallible>;
 
 fn appliance() -> &'static Appliance {
     static SHARED: OnceLock<Appliance> = OnceLock::new();
@@ -42,28 +40,15 @@ fn appliance() -> &'static Appliance {
 }
 
 /// A connection whose calls have bodies of our own.
-async fn connect() -> http2::SendRequest<Body> {
-    let stream = TokioIo::new(Dialer::of(appliance(), "vandal").dial().await.unwrap());
-    let (sender, connection) = http2::Builder::new(TokioExecutor::new())
-        .initial_stream_window_size(1 << 20)
-        .handshake(stream)
-        .await
-        .unwrap();
-    tokio::spawn(connection);
-    sender
+async fn connect() -> Calls {
+    Calls::of(appliance(), "vandal", 1 << 20).await
 }
 
 /// Calls a method, and tells the status. A call that the other end resets without one is as good as CANCELLED.
-async fn call(connection: &http2::SendRequest<Body>, method: &str, body: Body) -> Code {
-    let request = http::Request::post(format!("https://localhost/muhurdar.seal.v1.SealService/{method}"))
-        .header("content-type", "application/grpc")
-        .header("te", "trailers")
-        .body(body)
-        .unwrap();
-    let Ok(response) = connection.clone().send_request(request).await else {
+async fn call(connection: &Calls, method: &str, body: impl Stream<Item = Bytes> + Send + 'static) -> Code {
+    let Ok(response) = connection.call(method, body).await else {
         return Code::Cancelled;
     };
-    let status = |headers: &http::HeaderMap| headers.get("grpc-status").map(|code| Code::from_bytes(code.as_bytes()));
     if let Some(code) = status(response.headers()) {
         return code;
     }
@@ -71,22 +56,6 @@ async fn call(connection: &http2::SendRequest<Body>, method: &str, body: Body) -
     collected.map_or(Code::Cancelled, |body| {
         body.trailers().and_then(status).unwrap_or(Code::Unknown)
     })
-}
-
-fn body(frames: impl Stream<Item = Bytes> + Send + 'static) -> Body {
-    UnsyncBoxBody::new(StreamBody::new(frames.map(|bytes| Ok(Frame::data(bytes)))))
-}
-
-fn bytes(bytes: impl Into<Vec<u8>>) -> Body {
-    body(stream::once(Bytes::from(bytes.into())))
-}
-
-/// A message's prefix (gRPC over HTTP/2, "Length-Prefixed-Message"): not compressed, so many bytes.
-fn prefix(length: usize) -> Bytes {
-    let length = u32::try_from(length).unwrap();
-    let mut prefix = vec![0];
-    prefix.extend(length.to_be_bytes());
-    prefix.into()
 }
 
 #[tokio::test]
@@ -113,14 +82,14 @@ async fn a_body_that_is_no_message_is_refused_and_its_connection_goes_on() {
     let mut refused = Vec::new();
     for method in [SEAL, "SealStream", "SealBatch", "SealDigest", "SealLarge"] {
         for (what, body) in &cases {
-            let code = call(&connection, method, bytes(body.clone())).await;
+            let code = call(&connection, method, stream::once(Bytes::from(body.clone()))).await;
             // A stream that ends before its first item has asked for nothing.
             let fine = method == "SealStream" && body.is_empty();
             assert_eq!(code == Code::Ok, fine, "{method}: {what}: {code}");
             refused.push(code);
         }
     }
-    let listed = call(&connection, "ListSeals", bytes(prefix(0))).await;
+    let listed = call(&connection, "ListSeals", stream::once(prefix(0))).await;
     assert_eq!(listed, Code::Ok, "the same connection, afterwards");
     refused.sort_unstable_by_key(|code| i32::from(*code));
     refused.dedup();
@@ -140,7 +109,7 @@ async fn a_message_of_a_gibibyte_is_refused_by_its_prefix() {
             counted.fetch_add(piece.len(), Ordering::Relaxed);
             piece
         });
-        let code = call(&connection, method, body(message)).await;
+        let code = call(&connection, method, message).await;
         let taken = sent.load(Ordering::Relaxed);
         assert_eq!(code, Code::InvalidArgument, "{method}");
         // The transport's own windows and buffers, of both ends, and no more.
@@ -165,7 +134,7 @@ async fn messages_that_are_never_whole_take_no_more_memory_than_their_client_may
         let most = stream::iter(std::iter::repeat_n(piece.clone(), 15 << 4));
         let message = stream::once(prefix(16 << 20)).chain(most).chain(stream::pending());
         let connection = connection.clone();
-        calls.spawn(async move { call(&connection, SEAL, body(message)).await });
+        calls.spawn(async move { call(&connection, SEAL, message).await });
     }
     let codes = calls.join_all().await;
     let took = since.elapsed();
@@ -188,14 +157,14 @@ async fn a_message_that_drips_is_let_go_of_after_its_time() {
         let drops = stream::iter(std::iter::repeat(Bytes::from_static(b"x"))).throttle(Duration::from_millis(50));
         let message = stream::once(prefix(1000)).chain(drops);
         let (connection, since) = (connection.clone(), Instant::now());
-        calls.spawn(async move { (method, call(&connection, method, body(message)).await, since.elapsed()) });
+        calls.spawn(async move { (method, call(&connection, method, message).await, since.elapsed()) });
     }
     for (method, code, took) in calls.join_all().await {
         assert_eq!(code, Code::DeadlineExceeded, "{method}");
         assert!(took >= ARRIVAL && took < ARRIVAL * 3, "{method}: {took:?}");
         said += &format!(" {method} is let go of after {took:.2?},");
     }
-    let listed = call(&connection, "ListSeals", bytes(prefix(0))).await;
+    let listed = call(&connection, "ListSeals", stream::once(prefix(0))).await;
     assert_eq!(listed, Code::Ok, "the same connection, afterwards");
     suffered.no_more_than(16, &said).await;
 }

@@ -4,7 +4,6 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::{
-    convert::Infallible,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicUsize, Ordering},
@@ -12,25 +11,22 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::{BufMut as _, Bytes, BytesMut};
-use http_body_util::{BodyExt as _, StreamBody, combinators::UnsyncBoxBody};
-use hyper::{
-    body::{Frame, Incoming},
-    client::conn::http2,
-};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt as _;
 use muhurdar_proto::seal::v1::{
     ListSealsRequest, SealRequest, SealStreamRequest, SealStreamResponse, seal_stream_response::Outcome,
 };
-use muhurdar_tests::{Appliance, Builder, RSA, Suffered, frames::Dialer, invoice};
-use prost::Message;
-use tokio_stream::{self as stream, Stream, StreamExt as _};
+use muhurdar_tests::{
+    Appliance, Builder, RSA, Suffered,
+    calls::{Calls, framed, status},
+    invoice,
+};
+use prost::Message as _;
+use tokio_stream::{self as stream, StreamExt as _};
 use tonic::Code;
 
 /// `limits.in_flight_bytes`, of which half may be one client's, in MiB.
 const LIMIT: u64 = 64;
-
-type Body = UnsyncBoxBody<Bytes, Infallible>;
 
 fn appliance() -> &'static Appliance {
     static SHARED: OnceLock<Appliance> = OnceLock::new();
@@ -46,29 +42,13 @@ fn appliance() -> &'static Appliance {
     })
 }
 
-/// A connection on which the answer to a call may have so many bytes before it is read.
-async fn connect(window: u32) -> http2::SendRequest<Body> {
-    let stream = TokioIo::new(Dialer::of(appliance(), "vandal").dial().await.unwrap());
-    let (sender, connection) = http2::Builder::new(TokioExecutor::new())
-        .initial_stream_window_size(window)
-        .handshake(stream)
-        .await
-        .unwrap();
-    tokio::spawn(connection);
-    sender
+/// A connection on which an answer may have so many bytes before it is read.
+async fn connect(window: u32) -> Calls {
+    Calls::of(appliance(), "vandal", window).await
 }
 
 fn document(size: usize) -> Bytes {
     invoice(RSA, &format!("<cbc:Note>{}</cbc:Note>", "x".repeat(size))).into()
-}
-
-/// A message with its prefix (gRPC over HTTP/2, "Length-Prefixed-Message").
-fn framed(message: &impl Message) -> Bytes {
-    let mut framed = BytesMut::new();
-    framed.put_u8(0);
-    framed.put_u32(u32::try_from(message.encoded_len()).unwrap());
-    message.encode(&mut framed).unwrap();
-    framed.freeze()
 }
 
 fn request(document: &Bytes) -> SealRequest {
@@ -77,26 +57,6 @@ fn request(document: &Bytes) -> SealRequest {
         document: document.clone(),
         ..SealRequest::default()
     }
-}
-
-/// Calls a method; gives the answer's head, and its body unread.
-async fn call(
-    connection: &http2::SendRequest<Body>,
-    method: &str,
-    messages: impl Stream<Item = Bytes> + Send + 'static,
-) -> hyper::Result<http::Response<Incoming>> {
-    let request = http::Request::post(format!("https://localhost/muhurdar.seal.v1.SealService/{method}"))
-        .header("content-type", "application/grpc")
-        .header("te", "trailers")
-        .body(UnsyncBoxBody::new(StreamBody::new(
-            messages.map(|bytes| Ok(Frame::data(bytes))),
-        )))
-        .unwrap();
-    connection.clone().send_request(request).await
-}
-
-fn code(headers: &http::HeaderMap) -> Option<Code> {
-    headers.get("grpc-status").map(|code| Code::from_bytes(code.as_bytes()))
 }
 
 #[tokio::test]
@@ -113,21 +73,22 @@ async fn a_stream_whose_answers_are_not_read_is_not_read_either_and_loses_none()
             request: Some(request(&document)),
         })
     });
-    let response = call(&connection, "SealStream", messages).await.unwrap();
+    let response = connection.call("SealStream", messages).await.unwrap();
     let mut taken = 0;
     while taken < asked.load(Ordering::Relaxed) {
         taken = asked.load(Ordering::Relaxed);
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
     let said = format!("{taken} of {DOCUMENTS} documents of 512 KiB were taken while no answer was read");
-    assert!(taken < DOCUMENTS, "{said}");
+    // Fewer than a stream may have unanswered (`limits.stream_in_flight`): it is their bytes that count.
+    assert!(taken < 200, "{said}");
 
     let (mut body, mut buffer, mut answers) = (response.into_body(), BytesMut::new(), vec![0; DOCUMENTS]);
     let mut ended = None;
     while let Some(frame) = body.frame().await {
         match frame.unwrap().into_data() {
             Ok(data) => buffer.extend_from_slice(&data),
-            Err(frame) => ended = frame.into_trailers().ok().and_then(|trailers| code(&trailers)),
+            Err(frame) => ended = frame.into_trailers().ok().and_then(|trailers| status(&trailers)),
         }
         while buffer.len() >= 5 {
             let length = u32::from_be_bytes(buffer[1..5].try_into().unwrap()) as usize;
@@ -159,8 +120,8 @@ async fn calls_of_one_who_does_not_read_are_refused_until_it_does() {
     }
     for number in 0..CALLS {
         let connection = &connections[number % connections.len()];
-        let response = call(connection, "Seal", stream::once(document.clone())).await.unwrap();
-        match code(response.headers()) {
+        let response = connection.call("Seal", stream::once(document.clone())).await.unwrap();
+        match status(response.headers()) {
             None => held.push(response.into_body()),
             Some(Code::ResourceExhausted) => refused += 1,
             Some(code) => panic!("{code}"),
@@ -173,15 +134,10 @@ async fn calls_of_one_who_does_not_read_are_refused_until_it_does() {
     let said = format!("{unread} answers of 1 MiB stay unread, {refused} more calls are refused, after {filled:.1?}");
     assert!(refused == 50 && unread as u64 <= LIMIT / 2 + 8, "{said}");
 
-    let listed = call(
-        &connections[0],
-        "ListSeals",
-        stream::once(framed(&ListSealsRequest::default())),
-    )
-    .await
-    .unwrap();
+    let list = framed(&ListSealsRequest::default());
+    let listed = connections[0].call("ListSeals", stream::once(list)).await.unwrap();
     assert_eq!(
-        code(listed.headers()),
+        status(listed.headers()),
         Some(Code::ResourceExhausted),
         "whatever it asks for"
     );
@@ -189,10 +145,10 @@ async fn calls_of_one_who_does_not_read_are_refused_until_it_does() {
     // What was sealed is there for whoever reads it, and with it the next call is welcome.
     for body in held {
         let read = body.collect().await.unwrap();
-        assert_eq!(read.trailers().and_then(code), Some(Code::Ok));
+        assert_eq!(read.trailers().and_then(status), Some(Code::Ok));
     }
-    let again = call(&connections[0], "Seal", stream::once(document)).await.unwrap();
-    assert_eq!(code(again.headers()), None, "{said}");
+    let again = connections[0].call("Seal", stream::once(document)).await.unwrap();
+    assert_eq!(status(again.headers()), None, "{said}");
     drop(again);
     suffered.no_more_than(3 * LIMIT, &said).await;
 }
