@@ -99,7 +99,7 @@ impl Appliance {
             answers: Idempotency::new(Box::new(Memory::new(&config.idempotency))),
             seals: ArcSwap::from_pointee(seals),
             pool,
-            compute: Compute::new(config.sealing.digest_threads, metrics.digest_batches())
+            compute: Compute::new(config.sealing.digest_threads(), metrics.digest_batches())
                 .map_err(StartError::Threads)?,
             metrics,
             recorder: Recorder::new(&config)?,

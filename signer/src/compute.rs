@@ -7,7 +7,6 @@
 
 use std::{
     collections::VecDeque,
-    num::NonZeroUsize,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::{self, JoinHandle},
@@ -58,15 +57,11 @@ struct State {
 pub struct Panicked;
 
 impl Compute {
-    /// Starts the threads; 0 means one for each processor. They observe how much they take at a time in `batches`.
+    /// Starts so many threads. They observe how much they take at a time in `batches`.
     ///
     /// # Errors
     /// Where the system gives no thread.
-    pub fn new(threads: usize, batches: &Histogram) -> std::io::Result<Self> {
-        let count = match threads {
-            0 => thread::available_parallelism().map_or(1, NonZeroUsize::get),
-            n => n,
-        };
+    pub fn new(count: usize, batches: &Histogram) -> std::io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let start = |n| {
             let (shared, batches) = (Arc::clone(&shared), batches.clone());

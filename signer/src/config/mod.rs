@@ -109,12 +109,16 @@ impl Server {
     /// document already there spares waking another (docs/performance.md), and the others are for digests and tokens.
     #[must_use]
     pub fn network_threads(&self) -> usize {
-        let processors = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         match self.network_threads {
             0 => (processors() / 2).max(1),
             n => n,
         }
     }
+}
+
+/// What the process may use of this machine.
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
 }
 
 /// `[server.tls]`: PEM files.
@@ -208,6 +212,17 @@ pub struct Sealing {
     pub digest_threads: usize,
     /// How a seal is written.
     pub form: Form,
+}
+
+impl Sealing {
+    /// How many threads canonicalize and digest. One for each processor where nothing is said.
+    #[must_use]
+    pub fn digest_threads(&self) -> usize {
+        match self.digest_threads {
+            0 => processors(),
+            n => n,
+        }
+    }
 }
 
 /// What to do with a document in which neither `cac:Signature` nor the identity fields name a taxpayer.
