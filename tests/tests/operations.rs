@@ -211,3 +211,17 @@ async fn what_a_token_suffers_is_told_by_its_name() {
     until_metric(&appliance, LATCHED, 1.0).await;
     assert_eq!(appliance.get("/readyz").0, "HTTP/1.1 503 Service Unavailable");
 }
+
+#[test]
+fn as_many_threads_serve_connections_as_the_configuration_says() {
+    const THREADS: usize = 9;
+    let appliance = Builder::default()
+        .taxpayers(1)
+        .edit("[server.tls]", &format!("network_threads = {THREADS}\n\n[server.tls]"))
+        .start();
+    // The runtime's others, for what blocks, have the same name; there are a few of them.
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", appliance.pid())).unwrap();
+    let names = tasks.map(|task| std::fs::read_to_string(task.unwrap().path().join("comm")).unwrap_or_default());
+    let threads = names.filter(|name| name.starts_with("tokio-rt-worker")).count();
+    assert!((THREADS..2 * THREADS).contains(&threads), "{threads}");
+}

@@ -63,6 +63,28 @@ fn limits_that_could_not_hold_a_document_are_refused() {
 }
 
 #[test]
+fn as_many_threads_serve_and_digest_as_is_said_and_else_as_processors_allow() {
+    let config = parse(SMALL).unwrap();
+    let (network, digest) = (config.server.network_threads(), config.sealing.digest_threads());
+    assert!(network >= 1 && network <= digest.div_ceil(2), "{network} of {digest}");
+
+    let with = |n: usize| {
+        let said = format!("[server]\nnetwork_threads = {n}\n[sealing]\ndigest_threads = {n}\n{SMALL}");
+        parse(&said)
+    };
+    let config = with(7).unwrap();
+    assert_eq!(
+        (config.server.network_threads(), config.sealing.digest_threads()),
+        (7, 7)
+    );
+    let error = with(10_000).unwrap_err().to_string();
+    assert!(
+        error.contains("server.network_threads is 10000") && error.contains("to 1024"),
+        "{error}"
+    );
+}
+
+#[test]
 fn the_commented_example_is_a_configuration_and_names_every_key() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/muhurdar.toml");
     let config = Config::load(Path::new(path)).unwrap();

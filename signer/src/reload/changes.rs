@@ -125,13 +125,14 @@ mod tests {
         new.limits.queue = 7;
         new.limits.document = bytesize::ByteSize::mib(1);
         new.tokens[0].sessions += 1;
+        new.server.network_threads += 1;
         new.server.tls.key = "/elsewhere".into();
         let mut another = new.clients[0].clone();
         new.clients[0].weight = 9;
         another.name = "branch-izmir".to_owned();
         new.clients.push(another);
         let changes = Changes::between(&old, &new);
-        assert_eq!(changes.restart, ["limits.document", "token"]);
+        assert_eq!(changes.restart, ["server.network_threads", "limits.document", "token"]);
         assert_eq!(
             changes.taken_over,
             [
