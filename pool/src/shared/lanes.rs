@@ -1,134 +1,23 @@
-//! What requests, lanes, supervisors and the watchdog share, and the moves between them. Nothing here calls a token.
+//! Lanes: woken for work, opened where there are too few, and lost.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
 
 use deadpool::managed::{PoolError, TimeoutType};
-use tokio::sync::oneshot;
 
+use super::Shared;
 use crate::ckr::CkrError;
-use crate::dispatch::{Dispatch, Take};
 use crate::error::SignError;
-use crate::job::{Job, Reply, SignInput, Signed};
-use crate::ladder::{Rung, SlotState};
+use crate::job::Job;
+use crate::ladder::Rung;
 use crate::lane::{self, Lease};
 use crate::module::lock;
-use crate::queue::TokenMask;
-use crate::slot::{Clock, Slot, Standing};
+use crate::slot::Slot;
 use crate::supervisor::Event;
-use crate::table::{Entry, Table};
-
-pub(crate) struct Shared {
-    pub(crate) dispatch: Mutex<Dispatch>,
-    pub(crate) slots: Vec<Arc<Slot>>,
-    /// The supervisor of each slot's module, by slot.
-    pub(crate) supervisors: Vec<mpsc::Sender<Event>>,
-    pub(crate) keys: Table,
-    pub(crate) clock: Clock,
-    pub(crate) check_signatures: bool,
-    pub(crate) queue_limit: usize,
-    pub(crate) runtime: tokio::runtime::Handle,
-    pub(crate) closing: AtomicBool,
-    /// When the watchdog has looked last, in nanoseconds of the clock.
-    pub(crate) watched: AtomicU64,
-}
-
-impl std::fmt::Debug for Shared {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shared")
-            .field("slots", &self.slots.len())
-            .finish_non_exhaustive()
-    }
-}
-
-/// Times that a request is tried at most beyond once for each session of its slot: all of them can be dead at once, and each
-/// is found out by a request.
-const MAX_ATTEMPTS: usize = 4;
-/// Times that a request is tried where the failure may be its own.
-const MAX_BLAMED: u8 = 2;
-
-pub(crate) type Answer = oneshot::Receiver<Result<Signed, SignError>>;
 
 impl Shared {
-    /// Puts a request into the queue and wakes a lane for it.
-    pub(crate) fn submit(
-        self: &Arc<Self>,
-        entry: Arc<Entry>,
-        input: SignInput,
-        tag: u64,
-        deadline: Option<Instant>,
-    ) -> Result<Answer, SignError> {
-        let tokens = entry.tokens();
-        let (reply, answer) = oneshot::channel();
-        let job = Job {
-            entry,
-            tokens,
-            tag,
-            deadline,
-            queued: Instant::now(),
-            attempts: 0,
-            blamed: 0,
-            avoid: None,
-            input,
-            reply: Reply::Caller(reply),
-        };
-        let claimed = {
-            let mut dispatch = lock(&self.dispatch);
-            if dispatch.closed {
-                return Err(SignError::Closed);
-            }
-            if tokens.and(dispatch.ready()).is_empty() {
-                drop(dispatch);
-                return Err(self.unavailable(tokens));
-            }
-            if dispatch.waiting() >= self.queue_limit || dispatch.queue.push(job).is_some() {
-                return Err(SignError::Overloaded {
-                    limit: self.queue_limit,
-                });
-            }
-            dispatch.claim(tokens, None)
-        };
-        if let Some(slot) = claimed {
-            self.activate(slot);
-        }
-        Ok(answer)
-    }
-
-    /// Why none of these tokens can sign.
-    pub(crate) fn unavailable(&self, tokens: TokenMask) -> SignError {
-        if tokens.is_empty() {
-            return SignError::Unavailable {
-                reason: "the key is on no token any more".into(),
-                retry_after: None,
-            };
-        }
-        let mut reasons = Vec::new();
-        let mut retry_after = None;
-        for slot in self.slots.iter().filter(|slot| tokens.has(slot.index)) {
-            let opened = lock(&slot.opened);
-            let state = match &opened.state {
-                SlotState::Ready => "not ready".to_owned(),
-                SlotState::Recovering { rung } => format!("being brought back ({rung:?})"),
-                SlotState::Open { rung, attempts } => {
-                    retry_after = Some(slot.config.backoff_min.max(Duration::from_millis(100)));
-                    format!("circuit open ({rung:?}, {attempts} attempts)")
-                }
-                SlotState::Latched { reason } => format!("PIN latched: {reason}"),
-            };
-            let cause = opened
-                .last_error
-                .map_or(String::new(), |(error, _)| format!(", after {error}"));
-            reasons.push(format!("{}: {state}{cause}", slot.name));
-        }
-        SignError::Unavailable {
-            reason: reasons.join("; "),
-            retry_after,
-        }
-    }
-
     /// Sets a claimed lane to work: leased at once where it is back in the pool, which is nearly always.
     pub(crate) fn activate(self: &Arc<Self>, slot: usize) {
         let lanes = self.slots[slot].lanes();
@@ -162,13 +51,6 @@ impl Shared {
                 self.lane_left(&slot, VecDeque::new());
             }
         }
-    }
-
-    /// Work for a lane that is leased.
-    pub(crate) fn take(&self, slot: &Slot) -> Take {
-        let mut dispatch = lock(&self.dispatch);
-        let (batch, _) = slot.batch(dispatch.queue.len());
-        dispatch.take(slot.index, batch)
     }
 
     /// A leased lane is out of the pool. `rest` is what it took and did not begin.
@@ -308,83 +190,6 @@ impl Shared {
         // That no session can be opened is never the session's fault.
         self.slot_failed(slot, since, rung.max(Rung::Slot), error);
         error
-    }
-
-    /// Tells the supervisor of a failure; from the login rung on, the gate closes at once.
-    pub(crate) fn slot_failed(&self, slot: &Slot, since: Standing, rung: Rung, error: CkrError) {
-        {
-            // Asked under the lock that opens the gate: a failure that is already mended must not close it behind the supervisor.
-            let mut dispatch = lock(&self.dispatch);
-            if !slot.concerns(since, rung) {
-                return;
-            }
-            if rung >= Rung::Login {
-                dispatch.lanes[slot.index].gate = false;
-            }
-        }
-        // The supervisor lives as long as the pool; at its end nobody needs to know.
-        let _ = self.supervisors[slot.index].send(Event::Failed {
-            slot: slot.index,
-            since,
-            rung,
-            error,
-        });
-    }
-
-    /// A job failed on `slot` and nothing was released: again elsewhere, or on another session, or its answer.
-    pub(crate) fn retry(self: &Arc<Self>, slot: &Slot, mut job: Job, why: SignError, blame: bool) {
-        if let Reply::Nobody = job.reply {
-            return;
-        }
-        job.attempts = job.attempts.saturating_add(1);
-        job.blamed += u8::from(blame);
-        job.avoid = Some(slot.index);
-        let claimed = {
-            let mut dispatch = lock(&self.dispatch);
-            let most = (MAX_ATTEMPTS + slot.counters.cap.load(Ordering::Relaxed)).min(usize::from(u8::MAX));
-            let spent = usize::from(job.attempts) >= most || job.blamed >= MAX_BLAMED;
-            if spent || dispatch.closed || job.tokens.and(dispatch.ready()).is_empty() {
-                drop(dispatch);
-                let why = if spent { why } else { self.unavailable(job.tokens) };
-                job.answer(Err(why));
-                return;
-            }
-            let (tokens, avoid) = (job.tokens, job.avoid);
-            dispatch.push_retry(job);
-            dispatch.claim(tokens, avoid)
-        };
-        if let Some(slot) = claimed {
-            self.activate(slot);
-        }
-    }
-
-    /// A job that this slot will not take: another one may, else its answer is `why`.
-    pub(crate) fn failed_elsewhere(self: &Arc<Self>, slot: &Slot, mut job: Job, why: SignError) {
-        let elsewhere = TokenMask(job.tokens.0 & !TokenMask::one(slot.index).0);
-        let other = !elsewhere.and(lock(&self.dispatch).ready()).is_empty();
-        if other && job.attempts == 0 {
-            job.tokens = elsewhere;
-            self.retry(slot, job, why, true);
-        } else {
-            job.answer(Err(why));
-        }
-    }
-
-    /// Opens or closes a slot's gate and circuit, and refuses what no slot can serve any more.
-    pub(crate) fn set(self: &Arc<Self>, slot: &Slot, gate: bool, ready: bool) {
-        let stranded = {
-            let mut dispatch = lock(&self.dispatch);
-            dispatch.lanes[slot.index].gate = gate;
-            dispatch.lanes[slot.index].ready = ready;
-            if ready { Vec::new() } else { dispatch.evict() }
-        };
-        for job in stranded {
-            let why = self.unavailable(job.tokens);
-            job.answer(Err(why));
-        }
-        if gate {
-            self.kick(slot.index);
-        }
     }
 
     /// The watchdog gave a lane up: what it held, and what becomes of it.

@@ -1,0 +1,149 @@
+//! What requests, lanes, supervisors and the watchdog share, and the moves between them. Nothing here calls a token.
+//!
+//! Here is how a request comes in; `lanes` is how lanes are woken, opened and lost; `failed` is what becomes of a request that a token failed.
+
+mod failed;
+mod lanes;
+
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use crate::dispatch::{Dispatch, Take};
+use crate::error::SignError;
+use crate::job::{Job, Reply, SignInput, Signed};
+use crate::ladder::SlotState;
+use crate::module::lock;
+use crate::queue::TokenMask;
+use crate::slot::{Clock, Slot};
+use crate::supervisor::Event;
+use crate::table::{Entry, Table};
+
+pub(crate) struct Shared {
+    pub(crate) dispatch: Mutex<Dispatch>,
+    pub(crate) slots: Vec<Arc<Slot>>,
+    /// The supervisor of each slot's module, by slot.
+    pub(crate) supervisors: Vec<mpsc::Sender<Event>>,
+    pub(crate) keys: Table,
+    pub(crate) clock: Clock,
+    pub(crate) check_signatures: bool,
+    pub(crate) queue_limit: usize,
+    pub(crate) runtime: tokio::runtime::Handle,
+    pub(crate) closing: AtomicBool,
+    /// When the watchdog has looked last, in nanoseconds of the clock.
+    pub(crate) watched: AtomicU64,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared")
+            .field("slots", &self.slots.len())
+            .finish_non_exhaustive()
+    }
+}
+
+pub(crate) type Answer = oneshot::Receiver<Result<Signed, SignError>>;
+
+impl Shared {
+    /// Puts a request into the queue and wakes a lane for it.
+    pub(crate) fn submit(
+        self: &Arc<Self>,
+        entry: Arc<Entry>,
+        input: SignInput,
+        tag: u64,
+        deadline: Option<Instant>,
+    ) -> Result<Answer, SignError> {
+        let tokens = entry.tokens();
+        let (reply, answer) = oneshot::channel();
+        let job = Job {
+            entry,
+            tokens,
+            tag,
+            deadline,
+            queued: Instant::now(),
+            attempts: 0,
+            blamed: 0,
+            avoid: None,
+            input,
+            reply: Reply::Caller(reply),
+        };
+        let claimed = {
+            let mut dispatch = lock(&self.dispatch);
+            if dispatch.closed {
+                return Err(SignError::Closed);
+            }
+            if tokens.and(dispatch.ready()).is_empty() {
+                drop(dispatch);
+                return Err(self.unavailable(tokens));
+            }
+            if dispatch.waiting() >= self.queue_limit || dispatch.queue.push(job).is_some() {
+                return Err(SignError::Overloaded {
+                    limit: self.queue_limit,
+                });
+            }
+            dispatch.claim(tokens, None)
+        };
+        if let Some(slot) = claimed {
+            self.activate(slot);
+        }
+        Ok(answer)
+    }
+
+    /// Why none of these tokens can sign.
+    pub(crate) fn unavailable(&self, tokens: TokenMask) -> SignError {
+        if tokens.is_empty() {
+            return SignError::Unavailable {
+                reason: "the key is on no token any more".into(),
+                retry_after: None,
+            };
+        }
+        let mut reasons = Vec::new();
+        let mut retry_after = None;
+        for slot in self.slots.iter().filter(|slot| tokens.has(slot.index)) {
+            let opened = lock(&slot.opened);
+            let state = match &opened.state {
+                SlotState::Ready => "not ready".to_owned(),
+                SlotState::Recovering { rung } => format!("being brought back ({rung:?})"),
+                SlotState::Open { rung, attempts } => {
+                    retry_after = Some(slot.config.backoff_min.max(Duration::from_millis(100)));
+                    format!("circuit open ({rung:?}, {attempts} attempts)")
+                }
+                SlotState::Latched { reason } => format!("PIN latched: {reason}"),
+            };
+            let cause = opened
+                .last_error
+                .map_or(String::new(), |(error, _)| format!(", after {error}"));
+            reasons.push(format!("{}: {state}{cause}", slot.name));
+        }
+        SignError::Unavailable {
+            reason: reasons.join("; "),
+            retry_after,
+        }
+    }
+
+    /// Work for a lane that is leased.
+    pub(crate) fn take(&self, slot: &Slot) -> Take {
+        let mut dispatch = lock(&self.dispatch);
+        let (batch, _) = slot.batch(dispatch.queue.len());
+        dispatch.take(slot.index, batch)
+    }
+
+    /// Opens or closes a slot's gate and circuit, and refuses what no slot can serve any more.
+    pub(crate) fn set(self: &Arc<Self>, slot: &Slot, gate: bool, ready: bool) {
+        let stranded = {
+            let mut dispatch = lock(&self.dispatch);
+            dispatch.lanes[slot.index].gate = gate;
+            dispatch.lanes[slot.index].ready = ready;
+            if ready { Vec::new() } else { dispatch.evict() }
+        };
+        for job in stranded {
+            let why = self.unavailable(job.tokens);
+            job.answer(Err(why));
+        }
+        if gate {
+            self.kick(slot.index);
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! What the ladder orders, done; and what came of it, told to the ladder and shown to the lanes.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use cryptoki_sys as ck;
+
+use super::{Supervisor, Trouble};
+use crate::ckr::CkrError;
+use crate::error::OpenError;
+use crate::ladder::{self, Order, Rung, SlotState};
+use crate::module::lock;
+use crate::slot::Recovery;
+
+impl Supervisor {
+    /// Does what the ladder orders, and climbs on while recoveries fail.
+    pub(super) fn act(&mut self, at: usize, mut order: Order) {
+        while let Order::Recover(rung) = order {
+            self.publish(at);
+            let slot = Arc::clone(&self.slots[at].slot);
+            slot.recovering_since.store(self.shared.clock.now(), Ordering::Release);
+            let begun = Instant::now();
+            let recovery = Recovery::at(rung);
+            slot.counters.recoveries[recovery as usize].fetch_add(1, Ordering::Relaxed);
+            let outcome = match recovery {
+                Recovery::Login => self.log_in_again(at),
+                Recovery::Slot => self.reopen(at),
+                Recovery::Module => self.reinitialise(at),
+            };
+            slot.recovering_since.store(0, Ordering::Release);
+            order = self.conclude(at, rung, outcome, begun);
+        }
+    }
+
+    pub(super) fn conclude(&mut self, at: usize, rung: Rung, outcome: Result<(), Trouble>, begun: Instant) -> Order {
+        let watched = &mut self.slots[at];
+        let slot = &watched.slot;
+        let now = Instant::now();
+        let order = match outcome {
+            Ok(()) => {
+                watched
+                    .ladder
+                    .recovered(slot.counters.signatures.load(Ordering::Relaxed));
+                tracing::info!(token = %slot.name, ?rung, took = ?begun.elapsed(), "the slot is in service");
+                watched.first.get_or_insert(Ok(()));
+                Order::Rest
+            }
+            Err(Trouble::Latched(reason)) => {
+                tracing::error!(token = %slot.name, %reason, "PIN latched: no login until an operator acts (muhurdar token unlatch)");
+                watched.first.get_or_insert(Err(OpenError::Latched {
+                    token: slot.name.to_string(),
+                    reason: reason.clone(),
+                }));
+                watched.ladder.latch(reason);
+                Order::Rest
+            }
+            Err(Trouble::Call(error)) => {
+                slot.note(&error);
+                let found = ladder::classify(&error, &slot.config.module_fault_codes);
+                let order = watched.ladder.still_failing(&error, found, now);
+                tracing::warn!(token = %slot.name, %error, ?rung, ?order, next = ?watched.ladder.due().map(|due| due.saturating_duration_since(now)), "recovery failed");
+                if order == Order::Rest {
+                    watched.first.get_or_insert(Err(OpenError::Token {
+                        token: slot.name.to_string(),
+                        error,
+                    }));
+                }
+                order
+            }
+            Err(Trouble::Unfit(error)) => {
+                tracing::error!(token = %slot.name, %error, "the token cannot be used");
+                watched.first.get_or_insert(Err(error));
+                let away = CkrError {
+                    function: "C_GetSlotList",
+                    code: ck::CKR_TOKEN_NOT_PRESENT as u64,
+                };
+                watched.ladder.still_failing(&away, Rung::Slot, now)
+            }
+        };
+        self.publish(at);
+        order
+    }
+
+    /// Shows the ladder's state, and opens or closes gate and circuit accordingly.
+    pub(super) fn publish(&self, at: usize) {
+        let watched = &self.slots[at];
+        let state = watched.ladder.state().clone();
+        let (gate, ready) = match state {
+            SlotState::Ready => (true, true),
+            SlotState::Recovering { .. } => (false, true),
+            SlotState::Open { .. } | SlotState::Latched { .. } => (false, false),
+        };
+        lock(&watched.slot.opened).state = state;
+        self.shared.set(&watched.slot, gate, ready);
+        if gate {
+            self.shared.replace(&watched.slot);
+        }
+    }
+}

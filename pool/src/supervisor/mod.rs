@@ -1,0 +1,226 @@
+//! The supervisor of a module: one thread that does what the ladder orders for every slot of it. In come failures from the lanes and the
+//! passing of time; out go calls to the module and open or closed gates. It alone opens, logs in and reinitialises, so that no two threads
+//! ever do that to the same module at once.
+//!
+//! Here is the thread and what it hears; `climb` does what the ladder orders, and each rung has its file: `login`, `reopen`, `reinitialise`.
+
+mod climb;
+mod login;
+mod reinitialise;
+mod reopen;
+
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+use crate::ckr::CkrError;
+use crate::error::OpenError;
+use crate::health;
+use crate::ladder::{Backoff, Ladder, Order, Rung, SlotState};
+use crate::latch::Latch;
+use crate::shared::Shared;
+use crate::slot::{Slot, Standing};
+
+/// What a supervisor hears.
+pub(crate) enum Event {
+    /// A call that began at `since` failed.
+    Failed {
+        slot: usize,
+        since: Standing,
+        rung: Rung,
+        error: CkrError,
+    },
+    /// A lost call came back.
+    Returned { slot: usize },
+    /// An operator allows one login.
+    Unlatch { slot: usize },
+    /// Discover keys again.
+    Rediscover {
+        slot: usize,
+        done: tokio::sync::oneshot::Sender<Result<(), CkrError>>,
+    },
+    /// End: close every session, then the module.
+    Stop { done: tokio::sync::oneshot::Sender<()> },
+}
+
+/// Why a slot could not be brought back.
+enum Trouble {
+    Call(CkrError),
+    /// The PIN must not be tried.
+    Latched(String),
+    /// The configuration does not fit the token; waiting may mend it, as when a token is plugged in.
+    Unfit(OpenError),
+}
+
+impl From<CkrError> for Trouble {
+    fn from(error: CkrError) -> Self {
+        Self::Call(error)
+    }
+}
+
+pub(crate) struct Supervisor {
+    shared: Arc<Shared>,
+    slots: Vec<Watched>,
+}
+
+struct Watched {
+    slot: Arc<Slot>,
+    ladder: Ladder,
+    latch: Latch,
+    /// Result of the first opening, until it is reported.
+    first: Option<Result<(), OpenError>>,
+}
+
+/// How a supervisor tells how the first opening went: one result per slot.
+pub(crate) type FirstReport = mpsc::Sender<(usize, Result<(), OpenError>)>;
+
+impl Supervisor {
+    pub(crate) fn new(shared: Arc<Shared>, slots: Vec<Arc<Slot>>, state_dir: Option<&std::path::Path>) -> Self {
+        let slots = slots
+            .into_iter()
+            .map(|slot| {
+                let backoff = Backoff {
+                    min: slot.config.backoff_min,
+                    max: slot.config.backoff_max,
+                };
+                // Any seed will do that differs between slots and processes.
+                let seed = u64::from(std::process::id()) << 8 | slot.index as u64;
+                Watched {
+                    ladder: Ladder::new(backoff, seed),
+                    latch: Latch::of(state_dir, &slot.name),
+                    slot,
+                    first: None,
+                }
+            })
+            .collect();
+        Self { shared, slots }
+    }
+
+    /// Opens every slot once, reports, and then watches until told to stop.
+    pub(crate) fn run(mut self, events: &mpsc::Receiver<Event>, report: FirstReport) {
+        if let Some(first) = self.slots.first() {
+            first.slot.driver.enter();
+        }
+        for at in 0..self.slots.len() {
+            self.act(at, Order::Recover(Rung::Slot));
+            let watched = &mut self.slots[at];
+            let first = watched.first.take().unwrap_or(Ok(()));
+            // Whoever opened the pool may have gone away.
+            let _ = report.send((watched.slot.index, first));
+        }
+        drop(report);
+        loop {
+            match events.recv_timeout(self.next_wait()) {
+                Ok(Event::Stop { done }) => {
+                    self.stop();
+                    let _ = done.send(());
+                    return;
+                }
+                Ok(event) => self.hear(event),
+                Err(mpsc::RecvTimeoutError::Timeout) => {}
+                Err(mpsc::RecvTimeoutError::Disconnected) => return,
+            }
+            self.tick();
+        }
+    }
+
+    fn next_wait(&self) -> Duration {
+        let now = Instant::now();
+        let circuits = self
+            .slots
+            .iter()
+            .filter_map(|w| w.ladder.due())
+            .map(|due| due.saturating_duration_since(now));
+        let heartbeats = self
+            .slots
+            .iter()
+            .filter_map(|w| health::until_heartbeat(&self.shared, &w.slot));
+        circuits
+            .chain(heartbeats)
+            .min()
+            .unwrap_or(Duration::from_secs(3600))
+            .max(Duration::from_millis(1))
+    }
+
+    fn hear(&mut self, event: Event) {
+        match event {
+            Event::Failed {
+                slot,
+                since,
+                rung,
+                error,
+            } => {
+                let Some(at) = self.at(slot) else { return };
+                let watched = &mut self.slots[at];
+                if !watched.slot.concerns(since, rung) {
+                    return;
+                }
+                let successes = watched.slot.counters.signatures.load(Ordering::Relaxed);
+                let order = watched.ladder.failed(rung, successes);
+                if order == Order::Rest && *watched.ladder.state() == SlotState::Ready {
+                    return;
+                }
+                tracing::warn!(token = %watched.slot.name, %error, ?rung, ?order, "the slot leaves service");
+                self.act(at, order);
+            }
+            Event::Returned { slot } => {
+                let Some(at) = self.at(slot) else { return };
+                let now = Instant::now();
+                let order = self.slots[at].ladder.returned(now);
+                self.act(at, order);
+            }
+            Event::Unlatch { slot } => {
+                let Some(at) = self.at(slot) else { return };
+                if let Err(error) = self.slots[at].latch.clear() {
+                    tracing::error!(%error, "the latch file cannot be removed");
+                    return;
+                }
+                self.slots[at].ladder.unlatch();
+                self.publish(at);
+            }
+            Event::Rediscover { slot, done } => {
+                let Some(at) = self.at(slot) else { return };
+                let _ = done.send(self.rediscover(at));
+            }
+            Event::Stop { .. } => {}
+        }
+    }
+
+    fn at(&self, slot: usize) -> Option<usize> {
+        self.slots.iter().position(|watched| watched.slot.index == slot)
+    }
+
+    fn tick(&mut self) {
+        let now = Instant::now();
+        for at in 0..self.slots.len() {
+            // A call that is out would forbid C_Finalize.
+            let alone = self.slots.iter().enumerate().all(|(other, watched)| {
+                watched.slot.counters.live.load(Ordering::Acquire) == 0
+                    && (other == at || *watched.ladder.state() != SlotState::Ready)
+            });
+            let order = self.slots[at].ladder.tick(now, alone);
+            self.act(at, order);
+            if *self.slots[at].ladder.state() == SlotState::Ready {
+                health::heartbeat_if_idle(&self.shared, &self.slots[at].slot);
+            }
+        }
+    }
+}
+
+/// Slots by their module: a supervisor for each.
+pub(crate) fn by_driver(slots: &[Arc<Slot>]) -> Vec<Vec<Arc<Slot>>> {
+    let mut modules: HashMap<usize, Vec<Arc<Slot>>> = HashMap::new();
+    let mut order = Vec::new();
+    for slot in slots {
+        let module = Arc::as_ptr(&slot.driver).cast::<()>() as usize;
+        modules.entry(module).or_insert_with(|| {
+            order.push(module);
+            Vec::new()
+        });
+        if let Some(of) = modules.get_mut(&module) {
+            of.push(Arc::clone(slot));
+        }
+    }
+    order.into_iter().filter_map(|module| modules.remove(&module)).collect()
+}

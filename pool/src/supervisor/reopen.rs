@@ -1,0 +1,115 @@
+//! The slot rung: a slot is closed and opened anew, and its keys are found.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use cryptoki_sys as ck;
+
+use super::{Supervisor, Trouble};
+use crate::bounded::bounded;
+use crate::ckr::CkrError;
+use crate::driver;
+use crate::error::OpenError;
+use crate::health;
+use crate::module::lock;
+use crate::slot::{Cap, Slot};
+
+impl Supervisor {
+    /// The slot rung: a new epoch.
+    pub(super) fn reopen(&self, at: usize) -> Result<(), Trouble> {
+        self.quiesce(&self.slots[at].slot);
+        self.open(at)
+    }
+
+    /// Ends the epoch of a slot and waits for its lanes to close their sessions. Lost ones are not waited for.
+    pub(super) fn quiesce(&self, slot: &Arc<Slot>) {
+        lock(&self.shared.dispatch).lanes[slot.index].gate = false;
+        slot.counters.opens.store(false, Ordering::SeqCst);
+        slot.end_epoch();
+        let until = Instant::now() + slot.config.call_budget;
+        loop {
+            let gone = slot.lanes().retain(|_, _| false).removed.len();
+            {
+                let mut dispatch = lock(&self.shared.dispatch);
+                let lanes = &mut dispatch.lanes[slot.index];
+                lanes.idle = lanes.idle.saturating_sub(gone);
+            }
+            let live = slot.counters.live.load(Ordering::SeqCst);
+            if live <= slot.counters.lost.load(Ordering::Acquire) || Instant::now() >= until {
+                break;
+            }
+            std::thread::sleep(Duration::from_micros(500));
+        }
+        if let Some(id) = slot.slot_id() {
+            slot.driver.close(id);
+        }
+    }
+
+    /// Opens a slot from nothing: token, keeper session, login, keys, lanes, and a signature as proof.
+    pub(super) fn open(&self, at: usize) -> Result<(), Trouble> {
+        let slot = &self.slots[at].slot;
+        slot.counters.openings.fetch_add(1, Ordering::Relaxed);
+        let tokens = bounded(&self.shared, slot, "C_GetSlotList", |driver| {
+            driver.start()?;
+            driver.tokens()
+        })?;
+        let facts = driver::select(&tokens, &slot.config.select)
+            .map_err(|why| Trouble::Unfit(OpenError::Selection(format!("token {}: {why}", slot.name))))?;
+        let id = facts.slot;
+        bounded(&self.shared, slot, "C_OpenSession", move |driver| driver.open(id))?;
+        lock(&slot.opened).facts = Some(facts.clone());
+        self.log_in(at, facts.slot, &facts)?;
+        let found = bounded(&self.shared, slot, "C_FindObjects", move |driver| driver.discover(id))?;
+        for key in &found {
+            if let Some(why) = &key.refused {
+                tracing::warn!(token = %slot.name, label = %key.label, "key refused: {why}");
+            }
+        }
+        let handles = self.shared.keys.merge(slot.index, &found);
+        let cap = Cap::of(&slot.config, &facts);
+        tracing::info!(token = %slot.name, slot = facts.slot, sessions = cap.sessions, reason = %cap.reason, keys = found.len(), "effective cap");
+        slot.counters.cap.store(cap.sessions, Ordering::Relaxed);
+        slot.lanes().resize(cap.sessions);
+        {
+            let mut opened = lock(&slot.opened);
+            opened.handles = Arc::new(handles);
+            opened.cap = cap;
+        }
+        let proof = health::Proof::of(&self.shared, slot);
+        bounded(&self.shared, slot, "C_Sign", move |driver| proof.made(driver, id))?;
+        slot.counters.opens.store(true, Ordering::SeqCst);
+        self.shared.runtime.block_on(self.shared.warm(slot)).or_else(|error| {
+            // Fewer sessions than wished are enough to begin with.
+            if slot.lanes().status().size > 0 {
+                Ok(())
+            } else {
+                Err(error)
+            }
+        })?;
+        Ok(())
+    }
+
+    pub(super) fn rediscover(&self, at: usize) -> Result<(), CkrError> {
+        let slot = &self.slots[at].slot;
+        let Some(id) = slot.slot_id() else {
+            return Err(CkrError {
+                function: "C_FindObjects",
+                code: ck::CKR_TOKEN_NOT_PRESENT as u64,
+            });
+        };
+        let found = bounded(&self.shared, slot, "C_FindObjects", move |driver| driver.discover(id))?;
+        let handles = self.shared.keys.merge(slot.index, &found);
+        lock(&slot.opened).handles = Arc::new(handles);
+        // Lanes carry the handles of their epoch: begin a new one without touching keeper or login.
+        slot.end_epoch();
+        let gone = slot.lanes().retain(|_, _| false).removed.len();
+        {
+            let mut dispatch = lock(&self.shared.dispatch);
+            let lanes = &mut dispatch.lanes[slot.index];
+            lanes.idle = lanes.idle.saturating_sub(gone);
+        }
+        self.shared.replace(slot);
+        Ok(())
+    }
+}
