@@ -64,7 +64,7 @@ fn look(shared: &Arc<Shared>, slot: &Arc<Slot>) {
     }
     // The supervisor itself may hang in a call: then its slot's requests must not wait for it.
     let recovering = slot.recovering_since.load(Ordering::Acquire);
-    if recovering != 0 && now.saturating_sub(recovering) > budget && lock(&shared.dispatch).lanes[slot.index].ready {
+    if recovering != 0 && now.saturating_sub(recovering) > budget && lock(&shared.dispatch).places[slot.index].ready {
         tracing::error!(token = %slot.name, "bringing the slot back takes longer than a call may; its circuit opens");
         shared.set(slot, false, false);
     }

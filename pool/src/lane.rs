@@ -1,5 +1,5 @@
-//! A lane: an operating system thread that owns one session. Lanes are pooled by deadpool, one pool per slot. A request that finds a
-//! free lane leases it from the pool and hands it over to the lane's own thread, lease and all; while work is queued the lane keeps pulling and
+//! A lane: an operating system thread that owns one session. Lanes are pooled by deadpool, one pool per slot, which alone knows which lanes
+//! there are and which are free. A request that finds a free lane leases it from the pool and hands it over to the lane's own thread, lease and all; while work is queued the lane keeps pulling and
 //! keeps its lease, so that under load nothing is handed back and forth per signature. When there is nothing left the
 //! thread itself gives the lease back. A lane that failed takes itself out of the pool; one that hangs is taken out by the watchdog.
 
@@ -15,7 +15,6 @@ use tokio::sync::oneshot;
 use crate::bounded::Race;
 use crate::ckr::CkrError;
 use crate::config::RsaMechanism;
-use crate::dispatch::Take;
 use crate::driver::{SignCall, TokenSession};
 use crate::error::SignError;
 use crate::job::{Hash, Job, Signed};
@@ -34,7 +33,15 @@ pub(crate) type Lease = Object<LaneManager>;
 #[derive(Debug)]
 pub(crate) struct Lane {
     work: mpsc::Sender<Lease>,
-    pub(crate) epoch: u64,
+    slot: usize,
+    epoch: u64,
+}
+
+impl Lane {
+    /// Whose lane it is.
+    pub(crate) fn slot(&self) -> usize {
+        self.slot
+    }
 }
 
 /// What a lane's thread and the watchdog share.
@@ -79,6 +86,11 @@ pub(crate) const CLOSED: CkrError = CkrError {
     function: "C_OpenSession",
     code: ck::CKR_FUNCTION_CANCELED as u64,
 };
+/// deadpool has no idle lane, and none was to be opened ([`Shared::warm`] asks).
+pub(crate) const NOT_ASKED: CkrError = CkrError {
+    function: "C_OpenSession",
+    code: ck::CKR_CANCEL as u64,
+};
 const GONE: CkrError = CkrError {
     function: "C_OpenSession",
     code: ck::CKR_CRYPTOKI_NOT_INITIALIZED as u64,
@@ -92,6 +104,9 @@ impl Manager for LaneManager {
         let (Some(shared), Some(slot)) = (self.shared.upgrade(), self.slot.upgrade()) else {
             return Err(GONE);
         };
+        if !slot.counters.asked.load(Ordering::Acquire) {
+            return Err(NOT_ASKED);
+        }
         let epoch = slot.epoch();
         let handles = Arc::clone(&lock(&slot.opened).handles);
         let cell = Arc::new(LaneCell {
@@ -138,7 +153,11 @@ impl Manager for LaneManager {
         cells.retain(|cell| cell.strong_count() > 0);
         cells.push(Arc::downgrade(&cell));
         drop(cells);
-        Ok(Lane { work, epoch })
+        Ok(Lane {
+            work,
+            slot: slot.index,
+            epoch,
+        })
     }
 
     /// Asks the token nothing: a check would cost a round trip per lease and prove nothing about the next call.
@@ -243,10 +262,11 @@ impl Thread {
                     self.retire();
                     return false;
                 }
-                match self.shared.take(&self.slot) {
-                    Take::Idle => break,
-                    Take::Work(jobs) => lock(&self.cell.held).rest = jobs,
+                let jobs = self.shared.take(&self.slot, &self.cell);
+                if jobs.is_empty() {
+                    break;
                 }
+                lock(&self.cell.held).rest = jobs;
                 let end = loop {
                     match self.next(session.as_mut(), &mut proven) {
                         Some(Outcome::Keep) => {}
@@ -263,9 +283,6 @@ impl Thread {
                     Some(Outcome::Keep) | None => {}
                 }
             }
-            // Idle is counted already; a request that claims this lane waits for these few instructions at most.
-            let lease = lock(&self.cell.held).lease.take();
-            drop(lease);
         }
         false
     }

@@ -344,7 +344,7 @@ fn lane_pool(shared: &Arc<Shared>, slot: &Arc<Slot>) -> Result<LanePool, OpenErr
     })
     .max_size(slot.config.sessions.max(1))
     .runtime(Runtime::Tokio1)
-    // A claimed lane is on its way back to the pool: this is only ever reached when it is not.
+    // Only for the one that is being opened: requests take what is idle, and wait in the queue.
     .wait_timeout(Some(budget))
     .create_timeout(Some(budget))
     .recycle_timeout(Some(budget))

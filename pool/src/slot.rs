@@ -4,13 +4,16 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
+
+use deadpool::managed::Timeouts;
 
 use crate::ckr::CkrError;
 use crate::config::TokenConfig;
 use crate::driver::{Driver, TokenFacts};
 use crate::ladder::{Rung, SlotState};
-use crate::lane::{LaneCell, LanePool};
+use crate::lane::{LaneCell, LanePool, Lease};
 use crate::module::lock;
 use crate::table::Handles;
 
@@ -159,6 +162,8 @@ pub(crate) struct Counters {
     pub(crate) cap: AtomicUsize,
     /// Whether lanes may be opened: not while the slot is being closed.
     pub(crate) opens: AtomicBool,
+    /// Whether a lane is asked for: deadpool opens none otherwise.
+    pub(crate) asked: AtomicBool,
     /// Whether a task is about to open lanes.
     pub(crate) warming: AtomicBool,
 }
@@ -260,6 +265,34 @@ impl Slot {
         self.lanes
             .get()
             .expect("the lanes are made before anything can ask for one (Pool::open)")
+    }
+
+    /// An idle lane, if there is one: opens none and waits for none. Called under the lock of [`Shared::dispatch`](crate::shared::Shared).
+    pub(crate) fn idle_lane(&self) -> Option<Lease> {
+        const AT_ONCE: Timeouts = Timeouts {
+            wait: Some(Duration::ZERO),
+            create: None,
+            recycle: None,
+        };
+        let lease = std::pin::pin!(self.lanes().timeout_get(&AT_ONCE));
+        match lease.poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(lease) => lease.ok(),
+            // Nothing in there waits: a lane that nobody asked for is refused (`LaneManager::create`), and a check makes no call.
+            Poll::Pending => None,
+        }
+    }
+
+    /// How busy its lanes are, in thousandths; one without lanes is as busy as can be.
+    pub(crate) fn load(&self) -> usize {
+        let lanes = self.lanes().status();
+        1000 - (lanes.available * 1000).checked_div(lanes.size).unwrap_or(0)
+    }
+
+    /// Lanes in the pool, and lanes that are leased.
+    pub(crate) fn idle_and_busy(&self) -> (usize, usize) {
+        // deadpool's own count of those that are available takes one off for each that is being opened.
+        let idle = self.lanes().retain(|_, _| true).retained;
+        (idle, self.lanes().status().size.saturating_sub(idle))
     }
 
     pub(crate) fn slot_id(&self) -> Option<u64> {

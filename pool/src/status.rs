@@ -102,15 +102,13 @@ pub struct LaneCounts {
 }
 
 pub(crate) fn read(shared: &Shared) -> Status {
-    let (queued, counts) = {
-        let dispatch = lock(&shared.dispatch);
-        (dispatch.waiting(), dispatch.lanes.clone())
-    };
+    let queued = lock(&shared.dispatch).waiting();
     let tokens: Vec<_> = shared
         .slots
         .iter()
         .map(|slot| {
             let counters = &slot.counters;
+            let (idle, busy) = slot.idle_and_busy();
             let opened = lock(&slot.opened);
             TokenStatus {
                 name: Arc::clone(&slot.name),
@@ -118,8 +116,8 @@ pub(crate) fn read(shared: &Shared) -> Status {
                 facts: opened.facts.clone(),
                 state: opened.state.clone(),
                 lanes: LaneCounts {
-                    idle: counts[slot.index].idle,
-                    busy: counts[slot.index].busy,
+                    idle,
+                    busy,
                     lost: counters.lost.load(Ordering::Acquire),
                 },
                 cap: opened.cap.clone(),

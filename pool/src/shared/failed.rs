@@ -29,7 +29,7 @@ impl Shared {
                 return;
             }
             if rung >= Rung::Login {
-                dispatch.lanes[slot.index].gate = false;
+                dispatch.places[slot.index].gate = false;
             }
         }
         // The supervisor lives as long as the pool; at its end nobody needs to know.
@@ -61,10 +61,10 @@ impl Shared {
             }
             let (tokens, avoid) = (job.tokens, job.avoid);
             dispatch.push_retry(job);
-            dispatch.claim(tokens, avoid)
+            self.claim(&dispatch, tokens, avoid)
         };
-        if let Some(slot) = claimed {
-            self.activate(slot);
+        if let Some(lane) = claimed {
+            self.set_to_work(lane);
         }
     }
 

@@ -3,65 +3,62 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll, Waker};
+use std::task::Poll;
 
 use deadpool::managed::{PoolError, TimeoutType};
 
 use super::Shared;
 use crate::ckr::CkrError;
+use crate::dispatch::Dispatch;
 use crate::error::SignError;
 use crate::job::Job;
 use crate::ladder::Rung;
-use crate::lane::{self, Lease};
+use crate::lane::{self, LaneCell, Lease};
 use crate::module::lock;
+use crate::queue::TokenMask;
 use crate::slot::Slot;
 use crate::supervisor::Event;
 
 impl Shared {
-    /// Sets a claimed lane to work: leased at once where it is back in the pool, which is nearly always.
-    pub(crate) fn activate(self: &Arc<Self>, slot: usize) {
-        let lanes = self.slots[slot].lanes();
-        // Lanes, supervisors and the watchdog wake lanes too, and deadpool's time-outs want the runtime's clock.
-        let _runtime = self.runtime.enter();
-        let first = std::pin::pin!(lanes.get()).poll(&mut Context::from_waker(Waker::noop()));
-        match first {
-            Poll::Ready(leased) => self.leased(slot, leased),
-            Poll::Pending => {
-                let shared = Arc::clone(self);
-                let lanes = lanes.clone();
-                // The claim belongs to this task now: a caller that goes away cannot lose it.
-                self.runtime.spawn(async move {
-                    let leased = lanes.get().await;
-                    shared.leased(slot, leased);
-                });
+    /// An idle lane for work on one of these slots: the least loaded slot's, and not the avoided one's where another has one.
+    pub(super) fn claim(&self, dispatch: &Dispatch, tokens: TokenMask, avoid: Option<usize>) -> Option<Lease> {
+        let mut untried = tokens.and(dispatch.open());
+        loop {
+            let at = (0..self.slots.len())
+                .filter(|at| untried.has(*at))
+                .min_by_key(|at| (Some(*at) == avoid, self.slots[*at].load()))?;
+            if let Some(lease) = self.slots[at].idle_lane() {
+                return Some(lease);
             }
+            untried = TokenMask(untried.0 & !TokenMask::one(at).0);
         }
     }
 
-    fn leased(self: &Arc<Self>, slot: usize, leased: Result<Lease, PoolError<CkrError>>) {
-        match leased {
-            Ok(lease) => {
-                if lane::run(lease).is_err() {
-                    self.lane_left(&Arc::clone(&self.slots[slot]), VecDeque::new());
-                }
-            }
-            Err(error) => {
-                let slot = Arc::clone(&self.slots[slot]);
-                self.not_opened(&slot, error);
-                self.lane_left(&slot, VecDeque::new());
-            }
+    /// Sets a leased lane to work.
+    pub(super) fn set_to_work(self: &Arc<Self>, lease: Lease) {
+        let slot = lease.slot();
+        if lane::run(lease).is_err() {
+            self.lane_left(&Arc::clone(&self.slots[slot]), VecDeque::new());
         }
+    }
+
+    /// Work for a leased lane. Where there is none its lease goes back to the pool, under the lock that requests take to look for an idle
+    /// lane; the answer is empty then.
+    pub(crate) fn take(&self, slot: &Slot, cell: &LaneCell) -> VecDeque<Job> {
+        let mut dispatch = lock(&self.dispatch);
+        let (batch, _) = slot.batch(dispatch.queue.len());
+        let jobs = dispatch.take(slot.index, batch);
+        if jobs.is_empty() {
+            drop(lock(&cell.held).lease.take());
+        }
+        jobs
     }
 
     /// A leased lane is out of the pool. `rest` is what it took and did not begin.
     pub(crate) fn lane_left(self: &Arc<Self>, slot: &Arc<Slot>, rest: VecDeque<Job>) {
-        {
+        if !rest.is_empty() {
             let mut dispatch = lock(&self.dispatch);
-            let lanes = &mut dispatch.lanes[slot.index];
-            lanes.busy = lanes.busy.saturating_sub(1);
-            for job in rest {
-                dispatch.push_retry(job);
-            }
+            rest.into_iter().for_each(|job| dispatch.push_retry(job));
         }
         self.replace(slot);
         self.kick_all();
@@ -75,22 +72,19 @@ impl Shared {
     }
 
     pub(crate) fn kick(self: &Arc<Self>, slot: usize) {
-        let claimed = {
-            let mut dispatch = lock(&self.dispatch);
-            let idle = dispatch.lanes[slot].idle;
-            let count = dispatch.work_for(slot, idle);
-            dispatch.lanes[slot].idle -= count;
-            dispatch.lanes[slot].busy += count;
-            count
+        let woken: Vec<Lease> = {
+            let dispatch = lock(&self.dispatch);
+            let idle = std::iter::from_fn(|| self.slots[slot].idle_lane());
+            idle.take(dispatch.work_for(slot)).collect()
         };
-        for _ in 0..claimed {
-            self.activate(slot);
+        for lease in woken {
+            self.set_to_work(lease);
         }
     }
 
     /// Has missing lanes opened, by one task at a time, while the slot's gate is open.
     pub(crate) fn replace(self: &Arc<Self>, slot: &Arc<Slot>) {
-        let gate = lock(&self.dispatch).lanes[slot.index].gate;
+        let gate = lock(&self.dispatch).places[slot.index].gate;
         if !gate || self.closing.load(Ordering::Acquire) || slot.counters.warming.swap(true, Ordering::AcqRel) {
             return;
         }
@@ -101,62 +95,56 @@ impl Shared {
         });
     }
 
-    /// Opens lanes until there are as many as the cap allows. Those that are idle meanwhile stay at work: they are set aside only until
-    /// deadpool has begun to open the new one, since it hands out what it has before it makes more.
+    /// Opens lanes until there are as many as the cap allows. The only place where one is opened.
     pub(crate) async fn warm(self: &Arc<Self>, slot: &Arc<Slot>) -> Result<(), CkrError> {
         let _one_at_a_time = slot.warming.lock().await;
         let lanes = slot.lanes();
         while lanes.status().size < lanes.status().max_size && !lanes.is_closed() {
-            let claimed = {
-                let mut dispatch = lock(&self.dispatch);
-                let idle = std::mem::take(&mut dispatch.lanes[slot.index].idle);
-                dispatch.lanes[slot.index].busy += idle;
-                idle
-            };
-            let mut aside = Vec::with_capacity(claimed);
-            for _ in 0..claimed {
-                match lanes.get().await {
-                    Ok(lease) => aside.push(lease),
-                    Err(error) => {
-                        self.lane_left_quietly(slot);
-                        self.not_opened(slot, error);
-                    }
-                }
-            }
             let mut opening = std::pin::pin!(lanes.get());
-            let early = std::future::poll_fn(|context| match opening.as_mut().poll(context) {
-                Poll::Ready(leased) => Poll::Ready(Some(leased)),
-                Poll::Pending => Poll::Ready(None),
-            })
-            .await;
-            for lease in aside {
-                self.leased(slot.index, Ok(lease));
-            }
-            let leased = match early {
-                Some(leased) => leased,
-                None => opening.await,
+            let asked =
+                std::future::poll_fn(|context| Poll::Ready(self.ask_for_a_lane(slot, opening.as_mut(), context))).await;
+            let opened = match asked {
+                Poll::Ready(opened) => opened,
+                Poll::Pending => opening.await,
             };
-            match leased {
+            match opened {
                 Ok(lease) => {
-                    lock(&self.dispatch).lanes[slot.index].busy += 1;
-                    self.leased(slot.index, Ok(lease));
+                    // Idle, under the lock that says so to requests; and to work, where some waits.
+                    let dispatch = lock(&self.dispatch);
+                    drop(lease);
+                    drop(dispatch);
+                    self.kick(slot.index);
                 }
+                // The runtime let the task wait before deadpool could ask.
+                Err(PoolError::Backend(lane::NOT_ASKED)) => tokio::task::yield_now().await,
                 Err(error) => return Err(self.not_opened(slot, error)),
             }
         }
         Ok(())
     }
 
-    fn lane_left_quietly(&self, slot: &Slot) {
-        let mut dispatch = lock(&self.dispatch);
-        let lanes = &mut dispatch.lanes[slot.index];
-        lanes.busy = lanes.busy.saturating_sub(1);
+    /// Has deadpool begin to open a lane. It hands out what it has before it makes more: for this moment, in which no request looks for
+    /// one, the idle lanes are set aside.
+    fn ask_for_a_lane<F: Future>(
+        &self,
+        slot: &Slot,
+        opening: std::pin::Pin<&mut F>,
+        context: &mut std::task::Context<'_>,
+    ) -> Poll<F::Output> {
+        let dispatch = lock(&self.dispatch);
+        let aside: Vec<Lease> = std::iter::from_fn(|| slot.idle_lane()).collect();
+        slot.counters.asked.store(true, Ordering::Release);
+        let begun = opening.poll(context);
+        slot.counters.asked.store(false, Ordering::Release);
+        drop(aside);
+        drop(dispatch);
+        begun
     }
 
     /// A lane could not be opened.
     fn not_opened(self: &Arc<Self>, slot: &Arc<Slot>, error: PoolError<CkrError>) -> CkrError {
         let error = match error {
-            PoolError::Backend(error) if error == lane::CLOSED => return error,
+            PoolError::Backend(lane::CLOSED) => return lane::CLOSED,
             PoolError::Backend(error) => error,
             PoolError::Timeout(TimeoutType::Create) => {
                 tracing::error!(token = %slot.name, budget = ?slot.config.call_budget, "opening a session hangs");

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use crate::dispatch::{Dispatch, Take};
+use crate::dispatch::Dispatch;
 use crate::error::SignError;
 use crate::job::{Job, Reply, SignInput, Signed};
 use crate::ladder::SlotState;
@@ -83,10 +83,10 @@ impl Shared {
                     limit: self.queue_limit,
                 });
             }
-            dispatch.claim(tokens, None)
+            self.claim(&dispatch, tokens, None)
         };
-        if let Some(slot) = claimed {
-            self.activate(slot);
+        if let Some(lane) = claimed {
+            self.set_to_work(lane);
         }
         Ok(answer)
     }
@@ -123,19 +123,12 @@ impl Shared {
         }
     }
 
-    /// Work for a lane that is leased.
-    pub(crate) fn take(&self, slot: &Slot) -> Take {
-        let mut dispatch = lock(&self.dispatch);
-        let (batch, _) = slot.batch(dispatch.queue.len());
-        dispatch.take(slot.index, batch)
-    }
-
     /// Opens or closes a slot's gate and circuit, and refuses what no slot can serve any more.
     pub(crate) fn set(self: &Arc<Self>, slot: &Slot, gate: bool, ready: bool) {
         let stranded = {
             let mut dispatch = lock(&self.dispatch);
-            dispatch.lanes[slot.index].gate = gate;
-            dispatch.lanes[slot.index].ready = ready;
+            dispatch.places[slot.index].gate = gate;
+            dispatch.places[slot.index].ready = ready;
             if ready { Vec::new() } else { dispatch.evict() }
         };
         for job in stranded {

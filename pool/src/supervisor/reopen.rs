@@ -24,17 +24,12 @@ impl Supervisor {
 
     /// Ends the epoch of a slot and waits for its lanes to close their sessions. Lost ones are not waited for.
     pub(super) fn quiesce(&self, slot: &Arc<Slot>) {
-        lock(&self.shared.dispatch).lanes[slot.index].gate = false;
+        lock(&self.shared.dispatch).places[slot.index].gate = false;
         slot.counters.opens.store(false, Ordering::SeqCst);
         slot.end_epoch();
         let until = Instant::now() + slot.config.call_budget;
         loop {
-            let gone = slot.lanes().retain(|_, _| false).removed.len();
-            {
-                let mut dispatch = lock(&self.shared.dispatch);
-                let lanes = &mut dispatch.lanes[slot.index];
-                lanes.idle = lanes.idle.saturating_sub(gone);
-            }
+            drop(slot.lanes().retain(|_, _| false));
             let live = slot.counters.live.load(Ordering::SeqCst);
             if live <= slot.counters.lost.load(Ordering::Acquire) || Instant::now() >= until {
                 break;
@@ -103,12 +98,7 @@ impl Supervisor {
         lock(&slot.opened).handles = Arc::new(handles);
         // Lanes carry the handles of their epoch: begin a new one without touching keeper or login.
         slot.end_epoch();
-        let gone = slot.lanes().retain(|_, _| false).removed.len();
-        {
-            let mut dispatch = lock(&self.shared.dispatch);
-            let lanes = &mut dispatch.lanes[slot.index];
-            lanes.idle = lanes.idle.saturating_sub(gone);
-        }
+        drop(slot.lanes().retain(|_, _| false));
         self.shared.replace(slot);
         Ok(())
     }
