@@ -7,9 +7,9 @@
 //! canned on|off                           sign once per key and repeat that: no CPU
 //! no-read-only on|off                     C_OpenSession wants CKF_RW_SESSION
 //! no-locks on|off                         C_Initialize takes no arguments: CKR_CANT_LOCK otherwise
-//! rule FUNCTION TIMES|@N|always|PROBABILITY DEED [CODE] [LABEL]
+//! rule FUNCTION TIMES|@N|/N|always|PROBABILITY DEED [CODE] [LABEL]
 //!                                         DEED: answer CODE, stick CODE, hang, flip, crash; @N: at the Nth call from now, once;
-//!                                         a decimal point makes a probability
+//!                                         /N: at each Nth call; a decimal point makes a probability
 //! release                                 calls that hang go on
 //! kill-sessions [LABEL]                   the HSM forgets its sessions
 //! forget-login [LABEL]                    and its logins
@@ -122,9 +122,10 @@ fn apply(state: &mut State, words: &[&str]) -> Result<String, String> {
                 when if when.contains('.') => {
                     When::Chance(when.parse().map_err(|_| format!("{when:?} is no probability"))?)
                 }
-                when => match when.strip_prefix('@') {
-                    Some(nth) => When::At(number(nth)?),
-                    None => When::Times(number(when)?),
+                when => match (when.strip_prefix('@'), when.strip_prefix('/')) {
+                    (Some(nth), _) => When::At(number(nth)?),
+                    (None, Some(nth)) => When::Every(number(nth)?, number(nth)?),
+                    (None, None) => When::Times(number(when)?),
                 },
             };
             let (deed, rest) = match (*deed, rest) {

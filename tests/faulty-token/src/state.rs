@@ -23,6 +23,8 @@ pub(crate) enum When {
     Times(u64),
     /// At the call of this number, counted from now, once.
     At(u64),
+    /// At each Nth call; the second number counts down to the next.
+    Every(u64, u64),
     /// Always.
     Always,
     /// With this probability.
@@ -157,6 +159,13 @@ impl State {
                     }
                 }
                 When::Times(0) | When::At(0) => {}
+                When::Every(n, left) => {
+                    let due = left <= 1;
+                    self.rules[at].when = When::Every(n, if due { n } else { left - 1 });
+                    if due {
+                        return Some(deed);
+                    }
+                }
                 When::At(left) => {
                     self.rules[at].when = When::At(left - 1);
                     if left == 1 {
