@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use libtest_mimic::{Failed, Measurement, Trial};
 use muhurdar_pool::admin::{Generate, find_softhsm2};
-use muhurdar_pool::{Config, Isolation, Key, KeyKind, Pool, SignInput, TokenConfig};
+use muhurdar_pool::{Config, Isolation, Key, KeyKind, Pool, SignInput, Signed, TokenConfig};
 use rustix::time::{ClockId, clock_gettime};
 
 const RUN: Duration = Duration::from_secs(1);
@@ -75,7 +75,7 @@ struct Figures {
 }
 
 /// `callers` tasks sign for a while.
-fn drive(config: Config, callers: usize, prepare: impl Fn()) -> Figures {
+fn drive(config: Config, callers: usize, check: bool, prepare: impl Fn()) -> Figures {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -95,7 +95,12 @@ fn drive(config: Config, callers: usize, prepare: impl Fn()) -> Figures {
                     let mut latencies = Vec::with_capacity(4096);
                     while begun.elapsed() < RUN {
                         let asked = Instant::now();
-                        pool.sign(key.id, input.clone(), None).await.unwrap();
+                        if check {
+                            pool.sign(key.id, input.clone(), None).await.unwrap();
+                        } else {
+                            let take = |_: &Signed| Some(());
+                            pool.sign_checked(key.id, input.clone(), None, 0, take).await.unwrap();
+                        }
                         latencies.push(asked.elapsed());
                     }
                     latencies
@@ -128,9 +133,8 @@ fn rsa_2048(pool: &Pool) -> Key {
     found.unwrap().clone()
 }
 
-fn pool_of(config: &TokenConfig, check: bool, isolation: Isolation) -> Config {
+fn pool_of(config: &TokenConfig, isolation: Isolation) -> Config {
     let mut whole = Config::new(vec![config.clone()]);
-    whole.check_signatures = check;
     whole.tokens[0].isolation = isolation;
     whole
 }
@@ -161,7 +165,7 @@ fn against_the_raw_rate(config: &TokenConfig) -> f64 {
     let spki_der = {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         runtime.block_on(async {
-            let pool = Pool::open(pool_of(config, false, Isolation::None)).await.unwrap();
+            let pool = Pool::open(pool_of(config, Isolation::None)).await.unwrap();
             let spki_der = rsa_2048(&pool).spki_der;
             common::close(Arc::new(pool)).await;
             spki_der
@@ -172,7 +176,7 @@ fn against_the_raw_rate(config: &TokenConfig) -> f64 {
     let mut alone = vec![raw()];
     for _ in 0..ROUNDS {
         for (way, made) in ways.iter().zip(&mut made) {
-            let figures = drive(pool_of(config, way.check, way.isolation), way.callers, || {});
+            let figures = drive(pool_of(config, way.isolation), way.callers, way.check, || {});
             let before = alone.last().map_or(0.0, muhurdar_pool::Ceiling::per_second);
             alone.push(raw());
             let after = alone.last().map_or(0.0, muhurdar_pool::Ceiling::per_second);
@@ -250,7 +254,7 @@ fn a_distant_hsm(control: &std::path::Path) -> f64 {
     };
     let mut rate = 0.0;
     for callers in [29, 64] {
-        let figures = drive(pool_of(&config, false, Isolation::None), callers, prepare);
+        let figures = drive(pool_of(&config, Isolation::None), callers, false, prepare);
         println!(
             "\n    32 engines of 3 ms, {callers} callers: {:.0}/s ({:.1} % of 10666/s), p99 {:?}, beside the token {:.1} us",
             figures.rate,

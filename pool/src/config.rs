@@ -15,9 +15,6 @@ pub struct Config {
     pub tokens: Vec<TokenConfig>,
     /// Requests that may wait in front of the tokens; more are refused with `Overloaded`. Default 4096.
     pub queue_limit: usize,
-    /// Verify every signature with the key's public key on the lane before it is answered, and have a wrong one made again
-    /// elsewhere. Costs 17 µs for RSA-2048. Default on; off only where the caller checks every signature itself.
-    pub check_signatures: bool,
     /// Folder for the PIN latches, so that a restart does not try a refused PIN again. `None`: latches live as long as the process.
     pub state_dir: Option<PathBuf>,
     /// How isolated modules start their child process; `None`: this binary again, with [`crate::isolation::SUBCOMMAND`].
@@ -31,7 +28,6 @@ impl Config {
         Self {
             tokens,
             queue_limit: 4096,
-            check_signatures: true,
             state_dir: None,
             child_command: None,
         }

@@ -75,7 +75,7 @@ impl Dispatch {
         let retry = self
             .retries
             .iter()
-            .position(|job| job.tokens.has(slot) && !(job.avoid == Some(slot) && elsewhere(job)));
+            .position(|job| job.tokens.has(slot) && !(job.tries.avoid == Some(slot) && elsewhere(job)));
         if let Some(job) = retry.and_then(|at| self.retries.remove(at)) {
             jobs.push_back(job);
         } else if let Some(job) = self.heartbeats[slot].take() {

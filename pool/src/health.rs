@@ -7,22 +7,19 @@ use std::time::{Duration, Instant};
 
 use deadpool::managed::Object;
 
-use crate::ckr::CkrError;
 use crate::config::RsaMechanism;
-use crate::driver::{Driver, SignCall};
-use crate::job::{Hash, Job, Reply, SignInput};
+use crate::job::{Hash, Reply, SignInput};
 use crate::keys::KeyKind;
-use crate::ladder;
 use crate::lane::LaneCell;
 use crate::module::lock;
-use crate::shared::Shared;
+use crate::shared::{Ask, Shared};
 use crate::slot::{Slot, nanos};
 
 /// How often the watchdog looks. A hang is noticed within its budget and this.
 const LOOK: Duration = Duration::from_millis(20);
 
 /// What is signed to see whether signing works: not a document's digest.
-const PROBE: &[u8] = b"muhurdar heartbeat";
+pub(crate) const PROBE: &[u8] = b"muhurdar heartbeat";
 
 /// Looks at every lane until the pool is gone.
 pub(crate) fn watch(pool: &Weak<Shared>) {
@@ -112,85 +109,35 @@ pub(crate) fn until_heartbeat(shared: &Shared, slot: &Slot) -> Option<Duration> 
 pub(crate) fn heartbeat_if_idle(shared: &Arc<Shared>, slot: &Arc<Slot>) {
     let now = shared.clock.now();
     let since = now.saturating_sub(slot.counters.last_signature.load(Ordering::Relaxed));
-    if slot.config.heartbeat.is_zero() || since < nanos(slot.config.heartbeat) {
-        return;
+    if !slot.config.heartbeat.is_zero() && since >= nanos(slot.config.heartbeat) {
+        heartbeat(shared, slot);
     }
-    let Some(entry) = lock(&slot.opened).handles.any().and_then(|key| shared.keys.get(key)) else {
+}
+
+/// Queues a heartbeat. Its lane checks what the token answers.
+pub(crate) fn heartbeat(shared: &Arc<Shared>, slot: &Arc<Slot>) {
+    let Some(entry) = lock(&slot.opened)
+        .handles
+        .keys()
+        .next()
+        .and_then(|key| shared.keys.get(key))
+    else {
         return;
     };
     // Until the answer comes, no second one.
-    slot.counters.last_signature.store(now, Ordering::Relaxed);
+    slot.counters
+        .last_signature
+        .store(shared.clock.now(), Ordering::Relaxed);
     slot.counters.heartbeats.fetch_add(1, Ordering::Relaxed);
-    let input = SignInput::message(entry.kind.default_hash(), PROBE);
-    let job = Job {
-        tokens: entry.tokens(),
+    let ask = Ask {
+        input: SignInput::message(entry.kind.default_hash(), PROBE),
         entry,
         tag: 0,
         deadline: None,
         queued: Instant::now(),
-        attempts: 0,
-        blamed: 0,
-        avoid: None,
-        input,
-        reply: Reply::Nobody,
     };
-    lock(&shared.dispatch).push_heartbeat(slot.index, job);
+    lock(&shared.dispatch).push_heartbeat(slot.index, ask.job(Reply::Nobody));
     shared.kick(slot.index);
-}
-
-/// A signature on a session of its own before a slot takes work: an opened token that cannot sign is not open.
-pub(crate) struct Proof {
-    shared: Arc<Shared>,
-    slot: Arc<Slot>,
-}
-
-impl Proof {
-    pub(crate) fn of(shared: &Arc<Shared>, slot: &Arc<Slot>) -> Self {
-        Self {
-            shared: Arc::clone(shared),
-            slot: Arc::clone(slot),
-        }
-    }
-
-    /// Makes it, in slot `id` of the module.
-    pub(crate) fn made(&self, driver: &dyn Driver, id: u64) -> Result<(), CkrError> {
-        let Self { shared, slot } = self;
-        let handles = Arc::clone(&lock(&slot.opened).handles);
-        let Some(entry) = handles.any().and_then(|key| shared.keys.get(key)) else {
-            return Ok(());
-        };
-        let Some(handle) = handles.of(entry.id) else {
-            return Ok(());
-        };
-        let input = SignInput::message(entry.kind.default_hash(), PROBE);
-        let mut data = Vec::new();
-        let mechanism = probe_call(entry.kind, slot.config.rsa_mechanism, &input, &mut data);
-        let mut session = driver.session(id, slot.config.single_session)?;
-        let made = session.sign(&SignCall {
-            handle,
-            mechanism,
-            data: &data,
-            length: entry.kind.signature_len(),
-        });
-        match made {
-            Ok(made) if entry.verify(&input, &made.value) != Some(false) => {
-                slot.counters
-                    .last_signature
-                    .store(shared.clock.now(), Ordering::Relaxed);
-                Ok(())
-            }
-            Ok(_) => Err(CkrError {
-                function: "C_Sign",
-                code: cryptoki_sys::CKR_SIGNATURE_INVALID as u64,
-            }),
-            // A token that only wants another mechanism is `check`'s to tell and must not be brought down for it.
-            Err(error) if ladder::classify(&error, &slot.config.module_fault_codes) == ladder::Rung::Request => {
-                tracing::warn!(token = %slot.name, %error, "the token answers but does not sign; `muhurdar check` says what it wants");
-                Ok(())
-            }
-            Err(error) => Err(error),
-        }
-    }
 }
 
 /// The mechanism and data of a signature over `input`.

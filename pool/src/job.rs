@@ -8,7 +8,9 @@ use tokio::sync::oneshot;
 
 use crate::error::SignError;
 use crate::keys::KeyId;
+use crate::lane::Origin;
 use crate::queue::TokenMask;
+use crate::slot::Standing;
 use crate::table::Entry;
 
 /// The hash that a signature is over.
@@ -146,14 +148,34 @@ pub struct Signed {
     pub value: Vec<u8>,
     /// Configured name of the token that signed.
     pub token: Arc<str>,
-    /// Whether the pool verified it with the key's public key.
-    pub checked: bool,
     /// CPU time inside the token's calls, for this signature.
     pub token_cpu: Duration,
     /// Wait in the queue.
     pub waited: Duration,
     /// Wall time inside the token's calls.
     pub service: Duration,
+}
+
+/// A value that waits for its verdict, and whose it is.
+#[derive(Debug)]
+pub(crate) struct Unjudged {
+    pub(crate) signed: Signed,
+    pub(crate) origin: Arc<Origin>,
+    pub(crate) since: Standing,
+    pub(crate) tries: Tries,
+}
+
+/// What a request has been through.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Tries {
+    /// Times that a token was tried.
+    pub(crate) attempts: u8,
+    /// Of them, those whose failure may have been the request's own,
+    pub(crate) blamed: u8,
+    /// and those that gave a value that did not verify.
+    pub(crate) wrong: u8,
+    /// The token that failed it, to be avoided where another is ready.
+    pub(crate) avoid: Option<usize>,
 }
 
 /// A request in the queue. The queue sees what it needs to choose by; what is to be signed stays closed.
@@ -163,18 +185,13 @@ pub struct Job {
     pub(crate) tag: u64,
     pub(crate) deadline: Option<Instant>,
     pub(crate) queued: Instant,
-    /// Times that a token was tried.
-    pub(crate) attempts: u8,
-    /// Of them, those whose failure may have been the request's own.
-    pub(crate) blamed: u8,
-    /// The token that failed it, to be avoided where another is ready.
-    pub(crate) avoid: Option<usize>,
+    pub(crate) tries: Tries,
     pub(crate) input: SignInput,
     pub(crate) reply: Reply,
 }
 
 pub(crate) enum Reply {
-    Caller(oneshot::Sender<Result<Signed, SignError>>),
+    Caller(oneshot::Sender<Result<Unjudged, SignError>>),
     /// A heartbeat: only the lane and the slot learn from it.
     Nobody,
 }
@@ -190,7 +207,7 @@ impl Job {
     pub fn tokens(&self) -> TokenMask {
         self.tokens
     }
-    /// What the caller of [`crate::Pool::sign_tagged`] gave: the queue's own class, branch or priority.
+    /// What the caller of [`crate::Pool::sign_checked`] gave: the queue's own class, branch or priority.
     #[must_use]
     pub fn tag(&self) -> u64 {
         self.tag
@@ -214,7 +231,7 @@ impl Job {
         }
     }
 
-    pub(crate) fn answer(self, answer: Result<Signed, SignError>) {
+    pub(crate) fn answer(self, answer: Result<Unjudged, SignError>) {
         if let Reply::Caller(reply) = self.reply {
             // A caller that went away wants no answer.
             let _ = reply.send(answer);
@@ -228,7 +245,7 @@ impl fmt::Debug for Job {
             .field("key", &self.entry.id)
             .field("tokens", &self.tokens)
             .field("tag", &self.tag)
-            .field("attempts", &self.attempts)
+            .field("tries", &self.tries)
             .finish_non_exhaustive()
     }
 }

@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 use cryptoki_sys as ck;
 
 use crate::ckr::CkrError;
+use crate::keys::KeyId;
+use crate::trust::{Lie, Trust};
 
 /// How deep a failure goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -56,6 +58,12 @@ pub(crate) fn classify(error: &CkrError, module_fault_codes: &[u64]) -> Rung {
         _ => Rung::Session,
     }
 }
+
+/// A call that succeeded and gave a signature that does not verify. No module says so of `C_Sign` (PKCS#11 3.1, section 5.13.2).
+pub(crate) const WRONG_VALUE: CkrError = CkrError {
+    function: "C_Sign",
+    code: ck::CKR_SIGNATURE_INVALID as u64,
+};
 
 /// Whether the token is simply not there: bringing the module down for that would hit its other slots for nothing.
 pub(crate) fn is_absence(error: &CkrError) -> bool {
@@ -136,6 +144,9 @@ pub(crate) struct Ladder {
     due: Option<Instant>,
     session_failures: u32,
     successes_seen: u64,
+    trust: Trust,
+    /// The place was lost for wrong values, and no proof has been right since.
+    distrusted: bool,
     /// State of the jitter's generator.
     jitter: u64,
 }
@@ -152,6 +163,8 @@ impl Ladder {
             due: None,
             session_failures: 0,
             successes_seen: 0,
+            trust: Trust::default(),
+            distrusted: false,
             jitter: seed | 1,
         }
     }
@@ -191,26 +204,69 @@ impl Ladder {
         Order::Recover(rung)
     }
 
+    /// A value of the current epoch did not verify. `spared`: other tokens can do the slot's work. `alone`: no other slot of the module
+    /// works. A slot that loses its place has to prove itself on a fresh opening; one that has just done so and lies again, on a fresh
+    /// module; and from then on it waits longer each time.
+    pub(crate) fn lied(&mut self, lie: Lie, spared: bool, alone: bool) -> Order {
+        if self.state != SlotState::Ready {
+            return Order::Rest;
+        }
+        let Some(losses) = self.trust.lied(lie, spared) else {
+            return Order::Rest;
+        };
+        self.distrusted = true;
+        if losses > 2 {
+            let attempts = losses - 2;
+            self.state = SlotState::Open {
+                rung: Rung::Slot,
+                attempts,
+            };
+            self.due = Some(lie.at + self.wait(attempts));
+            return Order::Rest;
+        }
+        let rung = if losses > 1 && alone { Rung::Module } else { Rung::Slot };
+        self.state = SlotState::Recovering { rung };
+        Order::Recover(rung)
+    }
+
+    /// Whether the slot is out of service for wrong values.
+    pub(crate) fn is_distrusted(&self) -> bool {
+        self.distrusted
+    }
+
+    /// What a distrusted slot has to prove itself with first.
+    pub(crate) fn suspects(&self) -> Option<Vec<KeyId>> {
+        self.distrusted.then(|| self.trust.suspects())
+    }
+
     /// The recovery that was ordered succeeded.
     pub(crate) fn recovered(&mut self, successes: u64) {
+        if std::mem::take(&mut self.distrusted) {
+            self.trust.restored();
+        }
         self.state = SlotState::Ready;
         self.due = None;
         self.session_failures = 0;
         self.successes_seen = successes;
     }
 
-    /// The recovery that was ordered failed with `error`.
-    pub(crate) fn still_failing(&mut self, error: &CkrError, found: Rung, now: Instant) -> Order {
+    /// The recovery that was ordered failed with `error`. `alone`: no other slot of the module works.
+    pub(crate) fn still_failing(&mut self, error: &CkrError, found: Rung, alone: bool, now: Instant) -> Order {
         let (tried, attempts, first) = match self.state {
             SlotState::Recovering { rung } => (rung, 0, true),
             SlotState::Open { rung, attempts } => (rung, attempts, false),
             SlotState::Ready | SlotState::Latched { .. } => return Order::Rest,
         };
         let attempts = attempts + 1;
+        let lies = *error == WRONG_VALUE;
+        self.distrusted |= lies;
         let next = match tried {
             _ if found == Rung::Module => Rung::Module,
             // A lost login is worth one try on its own; then the slot is opened anew.
             Rung::Request | Rung::Session | Rung::Login => Rung::Slot,
+            Rung::Slot if lies && alone && first => Rung::Module,
+            // Who shares the module and tells the truth is not to suffer for another's lies.
+            Rung::Slot | Rung::Module if lies => Rung::Slot,
             Rung::Slot | Rung::Module if is_absence(error) => Rung::Slot,
             Rung::Slot if attempts >= SLOT_ATTEMPTS => Rung::Module,
             same => same,
@@ -231,7 +287,7 @@ impl Ladder {
             SlotState::Open {
                 rung: Rung::Slot,
                 attempts,
-            } if alone && attempts % ANEW == ANEW - 1 && self.due.is_none_or(|due| due <= now) => {
+            } if alone && (self.distrusted || attempts % ANEW == ANEW - 1) && self.due.is_none_or(|due| due <= now) => {
                 self.due = None;
                 self.state = SlotState::Open {
                     rung: Rung::Module,
@@ -355,15 +411,15 @@ mod tests {
         assert_eq!(ladder.failed(Rung::Login, 1), Order::Recover(Rung::Login));
         let gone = error("C_Login", ck::CKR_SESSION_HANDLE_INVALID);
         assert_eq!(
-            ladder.still_failing(&gone, Rung::Session, now),
+            ladder.still_failing(&gone, Rung::Session, false, now),
             Order::Recover(Rung::Slot)
         );
         let broken = error("C_OpenSession", ck::CKR_DEVICE_ERROR);
         assert_eq!(
-            ladder.still_failing(&broken, Rung::Module, now),
+            ladder.still_failing(&broken, Rung::Module, false, now),
             Order::Recover(Rung::Module)
         );
-        assert_eq!(ladder.still_failing(&broken, Rung::Module, now), Order::Rest);
+        assert_eq!(ladder.still_failing(&broken, Rung::Module, false, now), Order::Rest);
         assert_eq!(
             ladder.state(),
             &SlotState::Open {
@@ -385,7 +441,7 @@ mod tests {
         let _ = ladder.failed(Rung::Module, 0);
         let broken = error("C_Initialize", ck::CKR_DEVICE_ERROR);
         for attempt in 0..20u32 {
-            assert_eq!(ladder.still_failing(&broken, Rung::Module, now), Order::Rest);
+            assert_eq!(ladder.still_failing(&broken, Rung::Module, false, now), Order::Rest);
             let wait = ladder.due().expect("an open circuit has a next attempt") - now;
             let whole = Duration::from_millis(100 << attempt.min(12)).min(Duration::from_secs(30));
             assert!(wait >= whole / 2 && wait <= whole, "{attempt}: {wait:?} of {whole:?}");
@@ -401,7 +457,7 @@ mod tests {
         assert_eq!(ladder.failed(Rung::Slot, 0), Order::Recover(Rung::Slot));
         let away = error("C_OpenSession", ck::CKR_TOKEN_NOT_PRESENT);
         for _ in 0..10 {
-            let _ = ladder.still_failing(&away, Rung::Slot, now);
+            let _ = ladder.still_failing(&away, Rung::Slot, false, now);
             now += Duration::from_secs(31);
             assert_eq!(ladder.tick(now, false), Order::Recover(Rung::Slot));
         }
@@ -415,7 +471,7 @@ mod tests {
         let away = error("C_OpenSession", ck::CKR_TOKEN_NOT_PRESENT);
         let mut tried = Vec::new();
         for _ in 0..8 {
-            let _ = ladder.still_failing(&away, Rung::Slot, now);
+            let _ = ladder.still_failing(&away, Rung::Slot, false, now);
             now += Duration::from_secs(31);
             tried.push(ladder.tick(now, true));
         }
@@ -435,6 +491,62 @@ mod tests {
         assert!(matches!(ladder.state(), SlotState::Latched { .. }));
         ladder.unlatch();
         assert_eq!(ladder.tick(now, false), Order::Recover(Rung::Slot));
+    }
+
+    fn lie(n: u64) -> Lie {
+        Lie {
+            key: KeyId(0),
+            truths: 0,
+            at: Instant::now() + Duration::from_secs(n),
+        }
+    }
+
+    /// Lies until it loses its place.
+    fn loses(ladder: &mut Ladder, alone: bool) -> Order {
+        let kept = [ladder.lied(lie(0), true, alone), ladder.lied(lie(1), true, alone)];
+        assert_eq!((kept, ladder.is_distrusted()), ([Order::Rest; 2], false));
+        let order = ladder.lied(lie(2), true, alone);
+        assert!(ladder.is_distrusted());
+        order
+    }
+
+    #[test]
+    fn a_slot_that_lies_is_opened_anew_then_its_module_and_then_it_waits() {
+        let mut ladder = ready();
+        assert_eq!(loses(&mut ladder, true), Order::Recover(Rung::Slot));
+        ladder.recovered(1);
+        assert!(!ladder.is_distrusted());
+        assert_eq!(loses(&mut ladder, true), Order::Recover(Rung::Module));
+        ladder.recovered(2);
+        assert_eq!(loses(&mut ladder, true), Order::Rest);
+        let first = ladder.due().expect("it is looked at again") - lie(2).at;
+        assert!(first <= Duration::from_millis(100), "{first:?}");
+        assert!(matches!(ladder.state(), SlotState::Open { attempts: 1, .. }));
+        ladder.recovered(3);
+        assert_eq!(loses(&mut ladder, true), Order::Rest);
+        assert!(matches!(ladder.state(), SlotState::Open { attempts: 2, .. }));
+    }
+
+    #[test]
+    fn a_proof_that_is_wrong_starts_the_module_anew_at_once_and_only_where_nobody_else_uses_it() {
+        let now = Instant::now();
+        for alone in [false, true] {
+            let mut ladder = ready();
+            assert_eq!(loses(&mut ladder, alone), Order::Recover(Rung::Slot));
+            let again = ladder.still_failing(&WRONG_VALUE, Rung::Session, alone, now);
+            assert_eq!(again == Order::Recover(Rung::Module), alone);
+            if alone {
+                assert_eq!(
+                    ladder.still_failing(&WRONG_VALUE, Rung::Session, alone, now),
+                    Order::Rest
+                );
+            }
+            let later = now + Duration::from_secs(1);
+            let next = if alone { Rung::Module } else { Rung::Slot };
+            assert_eq!(ladder.tick(later, alone), Order::Recover(next));
+            ladder.recovered(1);
+            assert_eq!((ladder.state(), ladder.is_distrusted()), (&SlotState::Ready, false));
+        }
     }
 
     #[test]

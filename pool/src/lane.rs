@@ -4,7 +4,7 @@
 //! thread itself gives the lease back. A lane that failed takes itself out of the pool; one that hangs is taken out by the watchdog.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak, mpsc};
 use std::time::Instant;
 
@@ -17,7 +17,7 @@ use crate::ckr::CkrError;
 use crate::config::RsaMechanism;
 use crate::driver::{SignCall, TokenSession};
 use crate::error::SignError;
-use crate::job::{Hash, Job, Signed};
+use crate::job::{Hash, Job, Reply, Signed, Unjudged};
 use crate::keys::KeyKind;
 use crate::ladder::{self, Rung};
 use crate::module::lock;
@@ -33,21 +33,36 @@ pub(crate) type Lease = Object<LaneManager>;
 #[derive(Debug)]
 pub(crate) struct Lane {
     work: mpsc::Sender<Lease>,
-    slot: usize,
-    epoch: u64,
+    pub(crate) origin: Arc<Origin>,
 }
 
-impl Lane {
-    /// Whose lane it is.
-    pub(crate) fn slot(&self) -> usize {
-        self.slot
+/// Whose session gave a value: the same for a lane, its thread and its values.
+#[derive(Debug)]
+pub(crate) struct Origin {
+    pub(crate) slot: usize,
+    epoch: u64,
+    /// A value did not verify: the session is not to be used again.
+    condemned: AtomicBool,
+}
+
+impl Origin {
+    pub(crate) fn condemn(&self) {
+        self.condemned.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_condemned(&self) -> bool {
+        self.condemned.load(Ordering::Acquire)
+    }
+
+    fn is_over(&self, slot: &Slot) -> bool {
+        slot.epoch() != self.epoch || self.is_condemned()
     }
 }
 
 /// What a lane's thread and the watchdog share.
 #[derive(Debug)]
 pub(crate) struct LaneCell {
-    pub(crate) epoch: u64,
+    origin: Arc<Origin>,
     /// When the call in progress began, on the pool's clock; 0: none is.
     pub(crate) called: AtomicU64,
     pub(crate) held: Mutex<Held>,
@@ -58,7 +73,7 @@ pub(crate) struct Held {
     pub(crate) current: Option<Job>,
     pub(crate) rest: VecDeque<Job>,
     /// Signed, and told together at the end of the batch: a thread that is woken for each answer costs more than all else here.
-    pub(crate) answers: Vec<(Job, Signed)>,
+    pub(crate) answers: Vec<(Job, Signed, Standing)>,
     pub(crate) lease: Option<Lease>,
     /// The watchdog gave this lane up, and took jobs and lease.
     pub(crate) lost: bool,
@@ -68,8 +83,14 @@ impl LaneCell {
     /// Tells the answers that are held back.
     pub(crate) fn tell(&self) {
         let answers = std::mem::take(&mut lock(&self.held).answers);
-        for (job, signed) in answers {
-            job.answer(Ok(signed));
+        for (job, signed, since) in answers {
+            let made = Unjudged {
+                signed,
+                origin: Arc::clone(&self.origin),
+                since,
+                tries: job.tries,
+            };
+            job.answer(Ok(made));
         }
     }
 }
@@ -107,10 +128,14 @@ impl Manager for LaneManager {
         if !slot.counters.asked.load(Ordering::Acquire) {
             return Err(NOT_ASKED);
         }
-        let epoch = slot.epoch();
+        let origin = Arc::new(Origin {
+            slot: slot.index,
+            epoch: slot.epoch(),
+            condemned: AtomicBool::new(false),
+        });
         let handles = Arc::clone(&lock(&slot.opened).handles);
         let cell = Arc::new(LaneCell {
-            epoch,
+            origin: Arc::clone(&origin),
             called: AtomicU64::new(0),
             held: Mutex::default(),
         });
@@ -153,18 +178,16 @@ impl Manager for LaneManager {
         cells.retain(|cell| cell.strong_count() > 0);
         cells.push(Arc::downgrade(&cell));
         drop(cells);
-        Ok(Lane {
-            work,
-            slot: slot.index,
-            epoch,
-        })
+        Ok(Lane { work, origin })
     }
 
     /// Asks the token nothing: a check would cost a round trip per lease and prove nothing about the next call.
     async fn recycle(&self, lane: &mut Lane, _: &Metrics) -> RecycleResult<CkrError> {
         match self.slot.upgrade() {
-            Some(slot) if slot.epoch() == lane.epoch => Ok(()),
-            _ => Err(deadpool::managed::RecycleError::message("its epoch is over")),
+            Some(slot) if !lane.origin.is_over(&slot) => Ok(()),
+            _ => Err(deadpool::managed::RecycleError::message(
+                "its session is not to be used again",
+            )),
         }
     }
 }
@@ -258,7 +281,7 @@ impl Thread {
         while let Ok(lease) = work.recv() {
             lock(&self.cell.held).lease = Some(lease);
             loop {
-                if self.slot.epoch() != self.cell.epoch {
+                if self.cell.origin.is_over(&self.slot) {
                     self.retire();
                     return false;
                 }
@@ -327,7 +350,7 @@ impl Thread {
         };
         held.current = Some(job);
         self.cell.called.store(self.shared.clock.now(), Ordering::Release);
-        let since = self.slot.standing(self.cell.epoch);
+        let since = self.slot.standing(self.cell.origin.epoch);
         drop(held);
 
         let made = session.sign(&call);
@@ -344,40 +367,25 @@ impl Thread {
             Ok(made) => made,
             Err(error) => return Some(self.failed(job, error, since, *proven)),
         };
-        self.slot.counters.signed(self.shared.clock.now(), wall, made.cpu);
-        let checked = if self.shared.check_signatures {
-            entry.verify(&input, &made.value)
-        } else {
-            None
-        };
-        if checked == Some(false) || made.value.len() != call.length {
-            self.slot.counters.wrong.fetch_add(1, Ordering::Relaxed);
-            tracing::error!(token = %self.slot.name, "the token gave a signature that does not verify; it is not released");
-            let error = CkrError {
-                function: "C_Sign",
-                code: ck::CKR_SIGNATURE_INVALID as u64,
-            };
-            self.shared.slot_failed(&self.slot, since, Rung::Session, error);
-            self.shared.retry(
-                &self.slot,
-                job,
-                SignError::Wrong {
-                    token: self.slot.name.to_string(),
-                },
-                true,
-            );
-            return Some(Outcome::Discard);
-        }
+        self.slot.counters.made(self.shared.clock.now(), wall, made.cpu);
         *proven = true;
+        if let Reply::Nobody = job.reply {
+            // Whoever asks for a value says what it is; a heartbeat's is asked for by the pool itself.
+            if entry.verify(&input, &made.value) == Some(false) {
+                self.shared.wrong(&self.cell.origin, since, entry.id, true);
+                return Some(Outcome::Discard);
+            }
+            self.shared.right(&self.cell.origin);
+            return Some(Outcome::Keep);
+        }
         let signed = Signed {
             value: made.value,
             token: Arc::clone(&self.slot.name),
-            checked: checked.is_some(),
             token_cpu: made.cpu,
             waited,
             service: wall,
         };
-        lock(&self.cell.held).answers.push((job, signed));
+        lock(&self.cell.held).answers.push((job, signed, since));
         Some(Outcome::Keep)
     }
 

@@ -26,6 +26,7 @@ mod lane;
 mod latch;
 mod module;
 mod pool;
+mod proof;
 mod qualify;
 mod queue;
 mod shared;
@@ -34,6 +35,8 @@ mod status;
 mod supervisor;
 mod sys;
 mod table;
+mod trust;
+mod verdict;
 
 pub mod admin;
 pub mod isolation;

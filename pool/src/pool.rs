@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use deadpool::Runtime;
 
@@ -12,7 +12,6 @@ use crate::dispatch::Dispatch;
 use crate::driver::Driver;
 use crate::error::{CkrError, OpenError, SignError};
 use crate::health;
-use crate::job::{SignInput, Signed};
 use crate::keys::{Key, KeyId};
 use crate::lane::{LaneManager, LanePool};
 use crate::module::{LocalModule, lock};
@@ -26,7 +25,7 @@ use crate::table::Table;
 /// Sessions on every configured token, ready to sign. Cheap to share behind an `Arc`; every method takes `&self`.
 #[derive(Debug)]
 pub struct Pool {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     names: Vec<Arc<str>>,
 }
 
@@ -73,7 +72,6 @@ impl Pool {
                 .collect(),
             keys: Table::default(),
             clock: Clock::start(),
-            check_signatures: config.check_signatures,
             queue_limit: config.queue_limit.max(1),
             runtime: tokio::runtime::Handle::current(),
             closing: AtomicBool::new(false),
@@ -145,38 +143,6 @@ impl Pool {
     #[must_use]
     pub fn keys(&self) -> Vec<Key> {
         self.shared.keys.list(&self.names)
-    }
-
-    /// Signs.
-    ///
-    /// # Errors
-    /// See [`SignError`]; nothing was released then. A future that is dropped takes its request out of the queue, or drops the signature.
-    pub async fn sign(&self, key: KeyId, input: SignInput, deadline: Option<Instant>) -> Result<Signed, SignError> {
-        self.sign_tagged(key, input, deadline, 0).await
-    }
-
-    /// Signs, with a tag for the queue: the caller's class, branch or priority in whatever form the queue understands.
-    ///
-    /// # Errors
-    /// As [`Pool::sign`].
-    pub async fn sign_tagged(
-        &self,
-        key: KeyId,
-        input: SignInput,
-        deadline: Option<Instant>,
-        tag: u64,
-    ) -> Result<Signed, SignError> {
-        let entry = self.shared.keys.get(key).ok_or(SignError::UnknownKey)?;
-        let answer = self.shared.submit(entry, input, tag, deadline)?;
-        let answered = match deadline {
-            None => answer.await,
-            Some(deadline) => match tokio::time::timeout_at(deadline.into(), answer).await {
-                Ok(answered) => answered,
-                Err(_) => return Err(SignError::Deadline),
-            },
-        };
-        // A job that was dropped unanswered was dropped with the pool.
-        answered.unwrap_or(Err(SignError::Closed))
     }
 
     /// Which tokens hold a key.

@@ -48,6 +48,8 @@ pub(crate) struct Opened {
     pub(crate) handles: Arc<Handles>,
     pub(crate) cap: Cap,
     pub(crate) state: SlotState,
+    /// It gave signatures that do not verify and is out of service for that.
+    pub(crate) distrusted: bool,
     pub(crate) last_error: Option<(CkrError, jiff::Timestamp)>,
     /// Failed calls by the name of their return value.
     pub(crate) failures: BTreeMap<&'static str, u64>,
@@ -136,8 +138,10 @@ impl Recovery {
 
 #[derive(Default)]
 pub(crate) struct Counters {
+    /// Values that were found right.
     pub(crate) signatures: AtomicU64,
     pub(crate) failures: AtomicU64,
+    /// Values that were found wrong.
     pub(crate) wrong: AtomicU64,
     pub(crate) cpu_nanos: AtomicU64,
     pub(crate) wall_nanos: AtomicU64,
@@ -169,9 +173,9 @@ pub(crate) struct Counters {
 }
 
 impl Counters {
-    pub(crate) fn signed(&self, now: u64, wall: Duration, cpu: Duration) {
+    /// The token gave a value, right or wrong.
+    pub(crate) fn made(&self, now: u64, wall: Duration, cpu: Duration) {
         let (wall, cpu) = (nanos(wall), nanos(cpu));
-        self.signatures.fetch_add(1, Ordering::Relaxed);
         self.cpu_nanos.fetch_add(cpu, Ordering::Relaxed);
         self.wall_nanos.fetch_add(wall, Ordering::Relaxed);
         self.last_signature.store(now, Ordering::Relaxed);
@@ -221,6 +225,7 @@ impl Slot {
                     rung: Rung::Slot,
                     attempts: 0,
                 },
+                distrusted: false,
                 last_error: None,
                 failures: BTreeMap::new(),
             }),
@@ -304,6 +309,11 @@ impl Slot {
         let mut opened = lock(&self.opened);
         *opened.failures.entry(error.name()).or_insert(0) += 1;
         opened.last_error = Some((*error, jiff::Timestamp::now()));
+    }
+
+    /// For what is no failed call.
+    pub(crate) fn last_error(&self, error: &CkrError) {
+        lock(&self.opened).last_error = Some((*error, jiff::Timestamp::now()));
     }
 
     /// How many jobs a lane takes at once, and why. Where the token's calls burn this machine's CPU, the lanes are as many as the work

@@ -20,7 +20,7 @@ pub struct Status {
     pub tokens: Vec<TokenStatus>,
     /// Requests that wait for a lane.
     pub queued: usize,
-    /// Signatures made since the pool was opened, heartbeats included.
+    /// Signatures since the pool was opened that were found right, heartbeats included.
     pub signatures: u64,
     /// CPU time of this machine spent inside the tokens' calls.
     pub token_cpu: Duration,
@@ -48,6 +48,8 @@ pub struct TokenStatus {
     pub facts: Option<TokenFacts>,
     /// Where it stands on the error ladder; the PIN latch is here.
     pub state: SlotState,
+    /// It gave signatures that do not verify, and is out of service until checked ones are right.
+    pub distrusted: bool,
     /// Lanes by state.
     pub lanes: LaneCounts,
     /// Sessions that sign, and why not more.
@@ -56,7 +58,7 @@ pub struct TokenStatus {
     pub batch: (usize, &'static str),
     /// Openings so far; handles and sessions belong to one.
     pub epoch: u64,
-    /// Signatures, heartbeats included.
+    /// Signatures that were found right, heartbeats included.
     pub signatures: u64,
     /// Calls that failed.
     pub failures: u64,
@@ -115,6 +117,7 @@ pub(crate) fn read(shared: &Shared) -> Status {
                 module: slot.config.module.clone(),
                 facts: opened.facts.clone(),
                 state: opened.state.clone(),
+                distrusted: opened.distrusted,
                 lanes: LaneCounts {
                     idle,
                     busy,

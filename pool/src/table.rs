@@ -44,6 +44,20 @@ impl Entry {
         TokenMask(self.tokens.load(Ordering::Acquire))
     }
 
+    pub(crate) fn label(&self) -> &str {
+        &self.label
+    }
+
+    /// The key cannot be used on a token, until it is found there anew.
+    pub(crate) fn leaves(&self, token: usize) {
+        self.tokens.fetch_and(!TokenMask::one(token).0, Ordering::AcqRel);
+    }
+
+    /// Whether a signature over this hash can be verified.
+    pub(crate) fn can_verify(&self, hash: Hash) -> bool {
+        self.verifiers[hash as usize].is_some()
+    }
+
     /// Verifies a signature; `None` where the hash does not go with the key, so that it cannot be told.
     pub(crate) fn verify(&self, input: &SignInput, signature: &[u8]) -> Option<bool> {
         let verifier = self.verifiers[input.hash() as usize].as_ref()?;
@@ -75,10 +89,21 @@ impl Handles {
         self.0.get(key.index()).copied().flatten()
     }
 
-    /// Any key, for a heartbeat.
-    pub(crate) fn any(&self) -> Option<KeyId> {
-        let index = self.0.iter().position(Option::is_some)?;
-        u32::try_from(index).ok().map(KeyId)
+    /// The keys that there are.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = KeyId> {
+        let there = self.0.iter().enumerate().filter(|(_, handle)| handle.is_some());
+        there.filter_map(|(index, _)| u32::try_from(index).ok().map(KeyId))
+    }
+
+    /// The same without these keys.
+    pub(crate) fn without(&self, keys: &[KeyId]) -> Self {
+        let mut handles = self.0.clone();
+        for key in keys {
+            if let Some(handle) = handles.get_mut(key.index()) {
+                *handle = None;
+            }
+        }
+        Self(handles)
     }
 }
 

@@ -234,9 +234,7 @@ async fn the_boundary_is_cheap() {
             // The environment of this process cannot change any more: the real module, and its own cost taken off.
             config.module = find_softhsm2().unwrap();
         }
-        let mut whole = Config::new(vec![config]);
-        whole.check_signatures = false;
-        let pool = Arc::new(Pool::open(whole).await.unwrap());
+        let pool = Arc::new(Pool::open(Config::new(vec![config])).await.unwrap());
         let _ = control;
         let key = pool.keys()[0].clone();
         let before = (

@@ -439,7 +439,6 @@ async fn the_pool_keeps_up_with_the_raw_rate() {
     let raw = muhurdar_pool::ceiling(&config, None, 2, Duration::from_millis(700)).unwrap();
     let mut whole = Config::new(vec![config]);
     whole.tokens[0].sessions = 2;
-    whole.check_signatures = false;
     let pool = Arc::new(Pool::open(whole).await.unwrap());
     let load = Load::start(&pool, &pool.keys()[0], 32);
     tokio::time::sleep(Duration::from_millis(700)).await;

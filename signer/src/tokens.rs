@@ -21,8 +21,6 @@ pub fn pool_config(config: &Config) -> Result<pool::Config, TokenConfigError> {
     let mut pool = pool::Config::new(tokens);
     pool.state_dir.clone_from(&config.server.state_dir);
     pool.queue_limit = config.limits.in_flight;
-    // The seal's own check, with the certificate's public key, follows in the pipeline: one is enough.
-    pool.check_signatures = false;
     Ok(pool)
 }
 

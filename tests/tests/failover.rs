@@ -11,8 +11,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use muhurdar_proto::seal::v1::{SealStreamRequest, seal_stream_response::Outcome};
-use muhurdar_tests::{Appliance, Branch, Builder, RSA, invoice, refused_item};
+use muhurdar_proto::seal::v1::{
+    SealDigestRequest, SealStreamRequest, seal_response::Result as Body, seal_stream_response::Outcome,
+};
+use muhurdar_tests::{Appliance, Branch, Builder, RSA, invoice, refused, refused_item, xmlsec1};
 use tokio::{sync::mpsc, task::JoinSet, time::sleep};
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -133,4 +135,83 @@ async fn a_library_that_crashes_costs_no_request() {
     }
     over.store(true, Ordering::Relaxed);
     let _ = tasks.join_all().await;
+}
+
+/// Callers of both kinds, of whole documents and of digests, who want every answer, until told to stop. Goes out: documents that they
+/// were given.
+async fn callers(appliance: &Appliance, over: &Arc<AtomicBool>, sealed: &Arc<AtomicUsize>) -> JoinSet<Vec<Vec<u8>>> {
+    let mut tasks = JoinSet::new();
+    for caller in 0_u8..8 {
+        let mut client = Branch::of(appliance, "branch-1").connect().await;
+        let (over, sealed) = (Arc::clone(over), Arc::clone(sealed));
+        tasks.spawn(async move {
+            let mut kept = Vec::new();
+            while !over.load(Ordering::Relaxed) {
+                let refusal = if caller == 0 {
+                    let request = SealDigestRequest {
+                        taxpayer: RSA.to_owned(),
+                        digest: vec![caller; 32].into(),
+                        ..SealDigestRequest::default()
+                    };
+                    client.seal_digest(request).await.err()
+                } else {
+                    let asked = client.seal(Branch::request(RSA, invoice(RSA, ""))).await;
+                    asked
+                        .map(|answer| match answer.into_inner().result {
+                            Some(Body::SealedDocument(document)) if kept.len() < 5 => kept.push(document.to_vec()),
+                            _ => {}
+                        })
+                        .err()
+                };
+                if let Some(status) = refusal {
+                    panic!("a token that tells the truth was ready: {:?}", refused(&status));
+                }
+                sealed.fetch_add(1, Ordering::Relaxed);
+            }
+            kept
+        });
+    }
+    tasks
+}
+
+/// Mirrored HSMs, one of which flips bits. Nobody notices but the operator.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_twin_that_lies_costs_no_request_and_loses_its_place_until_it_tells_the_truth() {
+    const WRONG: &str = "muhurdar_wrong_signatures_total{token=\"twin\"}";
+    const ANEW: &str = "muhurdar_token_recoveries_total{rung=\"module\",token=\"twin\"}";
+    let appliance = Builder::default()
+        .taxpayers(1)
+        .hsm(4, Duration::from_millis(2))
+        .twins()
+        .start();
+    for pattern in ["always", "/7", "/50"] {
+        let (over, sealed) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let tasks = callers(&appliance, &over, &sealed).await;
+        let (wrong, anew) = (appliance.metric(WRONG), appliance.metric(ANEW));
+        appliance.twin(&format!("rule C_Sign {pattern} flip"));
+        until("the liar leaves, and its module is started anew", || {
+            appliance.metric(ANEW) > anew
+        })
+        .await;
+        // A module that was started anew has forgotten to lie.
+        until("it is let back", || ready(&appliance, "twin")).await;
+        let before = sealed.load(Ordering::Relaxed);
+        until("it goes on", || sealed.load(Ordering::Relaxed) > before + 20).await;
+        over.store(true, Ordering::Relaxed);
+        let lies = appliance.metric(WRONG) - wrong;
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("sealed.xml");
+        let mut kept = 0;
+        for document in tasks.join_all().await.into_iter().flatten() {
+            std::fs::write(&file, document).unwrap();
+            xmlsec1(&file).unwrap_or_else(|said| panic!("{pattern}: {said}"));
+            kept += 1;
+        }
+        println!(
+            "{pattern}: {lies} wrong, none of {} was refused",
+            sealed.load(Ordering::Relaxed)
+        );
+        assert!(kept >= 10, "{kept}");
+        assert!((3.0..60.0).contains(&lies), "a few are enough: {lies}");
+    }
 }

@@ -225,3 +225,44 @@ fn as_many_threads_serve_connections_as_the_configuration_says() {
     let threads = names.filter(|name| name.starts_with("tokio-rt-worker")).count();
     assert!((THREADS..2 * THREADS).contains(&threads), "{threads}");
 }
+
+/// None of its signatures is right: nothing leaves, and nobody counts on it, until it tells the truth again.
+#[tokio::test]
+async fn the_only_token_is_out_of_service_while_it_lies_and_comes_back_by_itself() {
+    const DISTRUSTED: &str = "muhurdar_token_distrusted{token=\"dev\"}";
+    const SIGNATURES: &str = "muhurdar_token_signatures_total{token=\"dev\"}";
+    let appliance = Builder::default().taxpayers(1).hsm(2, Duration::from_millis(1)).start();
+    let mut client = Branch::of(&appliance, "branch-1").connect().await;
+    let request = Branch::request(RSA, invoice(RSA, ""));
+    client.seal(request.clone()).await.unwrap();
+    let signatures = appliance.metric(SIGNATURES);
+    assert!(appliance.get("/metrics").1.contains(&format!("\n{DISTRUSTED} 0\n")));
+
+    appliance.token("rule C_Sign always flip");
+    let status = client.seal(request.clone()).await.unwrap_err();
+    assert_eq!(refused(&status).reason, "TOKEN_UNAVAILABLE");
+    until_metric(&appliance, DISTRUSTED, 1.0).await;
+    let end = Instant::now() + Duration::from_secs(20);
+    while appliance.get("/readyz").0 != "HTTP/1.1 503 Service Unavailable" {
+        assert!(Instant::now() < end, "{}", appliance.get("/status.json").1);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let status = client.seal(request.clone()).await.unwrap_err();
+    let said = refused(&status);
+    assert_eq!(said.reason, "TOKEN_UNAVAILABLE");
+    assert!(said.message.contains("did not verify"), "{}", said.message);
+    let page: serde_json::Value = serde_json::from_str(&appliance.get("/status.json").1).unwrap();
+    let token = &page["tokens"][0];
+    assert!(token["wrong"].as_u64().unwrap() >= 3, "{token}");
+    assert!(token["why"].as_str().unwrap().contains("do not verify"), "{token}");
+    assert_eq!(appliance.metric(SIGNATURES), signatures, "a wrong one is no signature");
+
+    appliance.token("clear");
+    let end = Instant::now() + Duration::from_secs(20);
+    while appliance.get("/readyz").0 != "HTTP/1.1 200 OK" {
+        assert!(Instant::now() < end, "{}", appliance.get("/status.json").1);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(appliance.metric(DISTRUSTED), 0.0);
+    client.seal(request).await.unwrap();
+}

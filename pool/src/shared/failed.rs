@@ -18,6 +18,9 @@ use crate::supervisor::Event;
 const MAX_ATTEMPTS: usize = 4;
 /// Times that a request is tried where the failure may be its own.
 const MAX_BLAMED: u8 = 2;
+/// Values that did not verify until the request is given up. Where another token is ready, it is asked after the first; a token that is
+/// the only one and is wrong now and then is not wrong so often in a row.
+const MAX_WRONG: u8 = 4;
 
 impl Shared {
     /// Tells the supervisor of a failure; from the login rung on, the gate closes at once.
@@ -46,22 +49,24 @@ impl Shared {
         if let Reply::Nobody = job.reply {
             return;
         }
-        job.attempts = job.attempts.saturating_add(1);
-        job.blamed += u8::from(blame);
-        job.avoid = Some(slot.index);
+        let tries = &mut job.tries;
+        tries.attempts = tries.attempts.saturating_add(1);
+        tries.blamed += u8::from(blame);
+        tries.avoid = Some(slot.index);
+        let tries = *tries;
         let claimed = {
             let mut dispatch = lock(&self.dispatch);
             let most = (MAX_ATTEMPTS + slot.counters.cap.load(Ordering::Relaxed)).min(usize::from(u8::MAX));
-            let spent = usize::from(job.attempts) >= most || job.blamed >= MAX_BLAMED;
+            let spent = usize::from(tries.attempts) >= most || tries.blamed >= MAX_BLAMED || tries.wrong >= MAX_WRONG;
             if spent || dispatch.closed || job.tokens.and(dispatch.ready()).is_empty() {
                 drop(dispatch);
                 let why = if spent { why } else { self.unavailable(job.tokens) };
                 job.answer(Err(why));
                 return;
             }
-            let (tokens, avoid) = (job.tokens, job.avoid);
+            let tokens = job.tokens;
             dispatch.push_retry(job);
-            self.claim(&dispatch, tokens, avoid)
+            self.claim(&dispatch, tokens, tries.avoid)
         };
         if let Some(lane) = claimed {
             self.set_to_work(lane);
@@ -72,7 +77,7 @@ impl Shared {
     pub(crate) fn failed_elsewhere(self: &Arc<Self>, slot: &Slot, mut job: Job, why: SignError) {
         let elsewhere = TokenMask(job.tokens.0 & !TokenMask::one(slot.index).0);
         let other = !elsewhere.and(lock(&self.dispatch).ready()).is_empty();
-        if other && job.attempts == 0 {
+        if other && job.tries.attempts == 0 {
             job.tokens = elsewhere;
             self.retry(slot, job, why, true);
         } else {

@@ -36,7 +36,7 @@ impl Shared {
 
     /// Sets a leased lane to work.
     pub(super) fn set_to_work(self: &Arc<Self>, lease: Lease) {
-        let slot = lease.slot();
+        let slot = lease.origin.slot;
         if lane::run(lease).is_err() {
             self.lane_left(&Arc::clone(&self.slots[slot]), VecDeque::new());
         }

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 
 use crate::dispatch::Dispatch;
 use crate::error::SignError;
-use crate::job::{Job, Reply, SignInput, Signed};
+use crate::job::{Job, Reply, SignInput, Tries, Unjudged};
 use crate::ladder::SlotState;
 use crate::module::lock;
 use crate::queue::TokenMask;
@@ -28,7 +28,6 @@ pub(crate) struct Shared {
     pub(crate) supervisors: Vec<mpsc::Sender<Event>>,
     pub(crate) keys: Table,
     pub(crate) clock: Clock,
-    pub(crate) check_signatures: bool,
     pub(crate) queue_limit: usize,
     pub(crate) runtime: tokio::runtime::Handle,
     pub(crate) closing: AtomicBool,
@@ -44,31 +43,39 @@ impl std::fmt::Debug for Shared {
     }
 }
 
-pub(crate) type Answer = oneshot::Receiver<Result<Signed, SignError>>;
+pub(crate) type Answer = oneshot::Receiver<Result<Unjudged, SignError>>;
+
+/// What a caller wants, kept for as long as no value of it was right.
+pub(crate) struct Ask {
+    pub(crate) entry: Arc<Entry>,
+    pub(crate) input: SignInput,
+    pub(crate) tag: u64,
+    pub(crate) deadline: Option<Instant>,
+    pub(crate) queued: Instant,
+}
+
+impl Ask {
+    /// A request for it.
+    pub(crate) fn job(&self, reply: Reply) -> Job {
+        Job {
+            tokens: self.entry.tokens(),
+            entry: Arc::clone(&self.entry),
+            tag: self.tag,
+            deadline: self.deadline,
+            queued: self.queued,
+            tries: Tries::default(),
+            input: self.input.clone(),
+            reply,
+        }
+    }
+}
 
 impl Shared {
     /// Puts a request into the queue and wakes a lane for it.
-    pub(crate) fn submit(
-        self: &Arc<Self>,
-        entry: Arc<Entry>,
-        input: SignInput,
-        tag: u64,
-        deadline: Option<Instant>,
-    ) -> Result<Answer, SignError> {
-        let tokens = entry.tokens();
+    pub(crate) fn submit(self: &Arc<Self>, ask: &Ask) -> Result<Answer, SignError> {
         let (reply, answer) = oneshot::channel();
-        let job = Job {
-            entry,
-            tokens,
-            tag,
-            deadline,
-            queued: Instant::now(),
-            attempts: 0,
-            blamed: 0,
-            avoid: None,
-            input,
-            reply: Reply::Caller(reply),
-        };
+        let job = ask.job(Reply::Caller(reply));
+        let tokens = job.tokens;
         let claimed = {
             let mut dispatch = lock(&self.dispatch);
             if dispatch.closed {
@@ -112,9 +119,11 @@ impl Shared {
                 }
                 SlotState::Latched { reason } => format!("PIN latched: {reason}"),
             };
-            let cause = opened
-                .last_error
-                .map_or(String::new(), |(error, _)| format!(", after {error}"));
+            let cause = match opened.last_error {
+                _ if opened.distrusted => ", after signatures that did not verify".to_owned(),
+                Some((error, _)) => format!(", after {error}"),
+                None => String::new(),
+            };
             reasons.push(format!("{}: {state}{cause}", slot.name));
         }
         SignError::Unavailable {

@@ -6,12 +6,15 @@ use std::time::Instant;
 
 use cryptoki_sys as ck;
 
-use super::{Supervisor, Trouble};
+use super::{Supervisor, Trouble, Watched};
 use crate::ckr::CkrError;
 use crate::error::OpenError;
+use crate::health;
 use crate::ladder::{self, Order, Rung, SlotState};
 use crate::module::lock;
+use crate::queue::TokenMask;
 use crate::slot::Recovery;
+use crate::trust::Lie;
 
 impl Supervisor {
     /// Does what the ladder orders, and climbs on while recoveries fail.
@@ -33,7 +36,40 @@ impl Supervisor {
         }
     }
 
+    /// A value of a slot did not verify. One that loses its place for it has to prove itself before it gets it back.
+    pub(super) fn lied(&mut self, at: usize, lie: Lie, heartbeat: bool) {
+        let (spared, alone) = (self.spared(at), self.alone(at));
+        let Watched { slot, ladder, .. } = &mut self.slots[at];
+        if *ladder.state() != SlotState::Ready {
+            return;
+        }
+        let order = ladder.lied(lie, spared, alone);
+        if *ladder.state() == SlotState::Ready {
+            if heartbeat {
+                // Nobody else may ask it for a long time: it is asked again at once.
+                health::heartbeat(&self.shared, slot);
+            }
+            return;
+        }
+        let wrong = slot.counters.wrong.load(Ordering::Relaxed);
+        tracing::error!(token = %slot.name, wrong, ?order, "the token gave signatures that do not verify; none was released, and it is out of service until checked ones are right");
+        self.publish(at);
+        self.act(at, order);
+    }
+
+    /// Whether other tokens that are ready hold every key of a slot.
+    fn spared(&self, at: usize) -> bool {
+        let slot = &self.slots[at].slot;
+        let others = lock(&self.shared.dispatch).ready().0 & !TokenMask::one(slot.index).0;
+        let handles = Arc::clone(&lock(&slot.opened).handles);
+        handles
+            .keys()
+            .filter_map(|key| self.shared.keys.get(key))
+            .all(|entry| entry.tokens().0 & others != 0)
+    }
+
     pub(super) fn conclude(&mut self, at: usize, rung: Rung, outcome: Result<(), Trouble>, begun: Instant) -> Order {
+        let alone = self.alone(at);
         let watched = &mut self.slots[at];
         let slot = &watched.slot;
         let now = Instant::now();
@@ -58,7 +94,7 @@ impl Supervisor {
             Err(Trouble::Call(error)) => {
                 slot.note(&error);
                 let found = ladder::classify(&error, &slot.config.module_fault_codes);
-                let order = watched.ladder.still_failing(&error, found, now);
+                let order = watched.ladder.still_failing(&error, found, alone, now);
                 tracing::warn!(token = %slot.name, %error, ?rung, ?order, next = ?watched.ladder.due().map(|due| due.saturating_duration_since(now)), "recovery failed");
                 if order == Order::Rest {
                     watched.first.get_or_insert(Err(OpenError::Token {
@@ -75,7 +111,7 @@ impl Supervisor {
                     function: "C_GetSlotList",
                     code: ck::CKR_TOKEN_NOT_PRESENT as u64,
                 };
-                watched.ladder.still_failing(&away, Rung::Slot, now)
+                watched.ladder.still_failing(&away, Rung::Slot, alone, now)
             }
         };
         self.publish(at);
@@ -91,7 +127,11 @@ impl Supervisor {
             SlotState::Recovering { .. } => (false, true),
             SlotState::Open { .. } | SlotState::Latched { .. } => (false, false),
         };
-        lock(&watched.slot.opened).state = state;
+        {
+            let mut opened = lock(&watched.slot.opened);
+            opened.state = state;
+            opened.distrusted = watched.ladder.is_distrusted();
+        }
         self.shared.set(&watched.slot, gate, ready);
         if gate {
             self.shared.replace(&watched.slot);

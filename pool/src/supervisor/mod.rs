@@ -21,6 +21,7 @@ use crate::ladder::{Backoff, Ladder, Order, Rung, SlotState};
 use crate::latch::Latch;
 use crate::shared::Shared;
 use crate::slot::{Slot, Standing};
+use crate::trust::Lie;
 
 /// What a supervisor hears.
 pub(crate) enum Event {
@@ -30,6 +31,13 @@ pub(crate) enum Event {
         since: Standing,
         rung: Rung,
         error: CkrError,
+    },
+    /// A value that was made at `since` did not verify.
+    Lied {
+        slot: usize,
+        since: Standing,
+        lie: Lie,
+        heartbeat: bool,
     },
     /// A lost call came back.
     Returned { slot: usize },
@@ -164,6 +172,17 @@ impl Supervisor {
                 tracing::warn!(token = %watched.slot.name, %error, ?rung, ?order, "the slot leaves service");
                 self.act(at, order);
             }
+            Event::Lied {
+                slot,
+                since,
+                lie,
+                heartbeat,
+            } => {
+                let Some(at) = self.at(slot) else { return };
+                if self.slots[at].slot.concerns(since, Rung::Slot) {
+                    self.lied(at, lie, heartbeat);
+                }
+            }
             Event::Returned { slot } => {
                 let Some(at) = self.at(slot) else { return };
                 let now = Instant::now();
@@ -191,14 +210,20 @@ impl Supervisor {
         self.slots.iter().position(|watched| watched.slot.index == slot)
     }
 
+    /// Whether no other slot of the module works, so that nobody is hit where it is started anew for this one.
+    fn alone(&self, at: usize) -> bool {
+        self.slots.iter().enumerate().all(|(other, watched)| {
+            other == at
+                || watched.slot.counters.live.load(Ordering::Acquire) == 0
+                    && *watched.ladder.state() != SlotState::Ready
+        })
+    }
+
     fn tick(&mut self) {
         let now = Instant::now();
         for at in 0..self.slots.len() {
             // A call that is out would forbid C_Finalize.
-            let alone = self.slots.iter().enumerate().all(|(other, watched)| {
-                watched.slot.counters.live.load(Ordering::Acquire) == 0
-                    && (other == at || *watched.ladder.state() != SlotState::Ready)
-            });
+            let alone = self.alone(at) && self.slots[at].slot.counters.live.load(Ordering::Acquire) == 0;
             let order = self.slots[at].ladder.tick(now, alone);
             self.act(at, order);
             if *self.slots[at].ladder.state() == SlotState::Ready {

@@ -11,8 +11,9 @@ use crate::bounded::bounded;
 use crate::ckr::CkrError;
 use crate::driver;
 use crate::error::OpenError;
-use crate::health;
+use crate::keys::KeyId;
 use crate::module::lock;
+use crate::proof::Proof;
 use crate::slot::{Cap, Slot};
 
 impl Supervisor {
@@ -71,8 +72,9 @@ impl Supervisor {
             opened.handles = Arc::new(handles);
             opened.cap = cap;
         }
-        let proof = health::Proof::of(&self.shared, slot);
-        bounded(&self.shared, slot, "C_Sign", move |driver| proof.made(driver, id))?;
+        let proof = Proof::of(&self.shared, slot, self.slots[at].ladder.suspects());
+        let odd = bounded(&self.shared, slot, "C_Sign", move |driver| proof.made(driver, id))?;
+        self.take_off(slot, &odd);
         slot.counters.opens.store(true, Ordering::SeqCst);
         self.shared.runtime.block_on(self.shared.warm(slot)).or_else(|error| {
             // Fewer sessions than wished are enough to begin with.
@@ -83,6 +85,23 @@ impl Supervisor {
             }
         })?;
         Ok(())
+    }
+
+    /// Keys that are wrong by themselves are the token's no more, until they are found anew: its other keys go on.
+    fn take_off(&self, slot: &Slot, odd: &[KeyId]) {
+        if odd.is_empty() {
+            return;
+        }
+        {
+            let mut opened = lock(&slot.opened);
+            let others = opened.handles.without(odd);
+            opened.handles = Arc::new(others);
+        }
+        for entry in odd.iter().filter_map(|key| self.shared.keys.get(*key)) {
+            entry.leaves(slot.index);
+            tracing::error!(token = %slot.name, label = %entry.label(),
+                "a key's signatures never verify with its public key, while others of the token do: it is not used on this token; see that its CKA_ID is its own");
+        }
     }
 
     pub(super) fn rediscover(&self, at: usize) -> Result<(), CkrError> {

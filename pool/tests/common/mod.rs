@@ -152,7 +152,6 @@ pub async fn every_kind_signs(config: TokenConfig, kinds: &[Generate]) {
                 .await
                 .unwrap();
             assert_eq!(signed.value.len(), key.kind.signature_len(), "{}", key.kind);
-            assert!(signed.checked);
             verify_with_openssl(key, hash, message, &signed.value);
         }
     }

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use muhurdar_pool::SignInput;
 use muhurdar_xades::{DigestAlgorithm, DocumentType, KeyType, SignatureAlgorithm};
 
-use super::{Attempts, Pipeline, Receipt, hash};
+use super::{Pipeline, Receipt, hash};
 use crate::{
     admission::{Admitted, Caller, Errand},
     config::{Call, Priority},
@@ -74,19 +74,13 @@ impl Pipeline {
         };
         let mut admitted = self.door.admit(caller, errand).await?;
 
-        let mut attempts = Attempts::default();
-        let (token, value) = loop {
-            let input = SignInput::digest(hash(algorithm.digest())?, &request.digest)?;
-            let signed = self.sign_once(&seal, input, &admitted).await?;
-            match seal
-                .certificate
-                .public_key()
-                .verify_prehashed(algorithm, &request.digest, &signed.value)
-            {
-                Ok(()) => break (signed.token, signed.value),
-                Err(_) => self.wrong_signature(&mut attempts, &signed.token, &seal)?,
-            }
+        let input = SignInput::digest(hash(algorithm.digest())?, &request.digest)?;
+        let key = seal.certificate.public_key();
+        let check = |value: &[u8]| {
+            let verified = key.verify_prehashed(algorithm, &request.digest, value);
+            verified.ok().map(|()| value.to_vec())
         };
+        let (token, value) = self.signature(&seal, input, &admitted, check).await?;
         admitted.signed();
         let receipt = Receipt {
             id: trace::request_id(),

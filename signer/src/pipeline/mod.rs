@@ -27,15 +27,11 @@ use crate::{
     compute::Compute,
     config::{Call, Priority, UnnamedSealer, is_taxpayer},
     idempotency::Idempotency,
-    refusal::{LATER, Refusal},
+    refusal::Refusal,
     seals::{Seal, Seals},
     telemetry::{Metrics, Stage},
     trace::{self, Recorder},
 };
-
-/// How often a document is signed before the token is given up: a token that once returned a wrong signature may have had
-/// a bad moment, one that does so again has not.
-const SIGN_ATTEMPTS: usize = 2;
 
 /// What one call asks for.
 #[derive(Debug)]
@@ -225,16 +221,20 @@ impl Pipeline {
         seal: &Seal,
         admitted: &Admitted,
     ) -> Result<(Arc<str>, xades::Seal), Refusal> {
-        let mut attempts = Attempts::default();
         loop {
-            let signed = self.sign_once(seal, self.input(&prepared)?, admitted).await?;
-            prepared = match self.check(prepared, &signed.value) {
-                Ok(Checked::Whole(element)) => return Ok((signed.token, element)),
-                Ok(Checked::Again(prepared)) => *prepared,
+            let input = self.input(&prepared)?;
+            let mut waiting = Some(prepared);
+            let check = |value: &[u8]| match add(waiting.take()?, value) {
+                Ok(checked) => Some(checked),
                 Err(unverified) => {
-                    self.wrong_signature(&mut attempts, &signed.token, seal)?;
-                    unverified.into_prepared()
+                    waiting = Some(unverified.into_prepared());
+                    None
                 }
+            };
+            let (token, checked) = self.signature(seal, input, admitted, check).await?;
+            prepared = match checked {
+                Checked::Whole(element) => return Ok((token, element)),
+                Checked::Again(prepared) => *prepared,
             };
         }
     }
@@ -248,38 +248,31 @@ impl Pipeline {
         Ok(SignInput::digest(hash, prepared.digest())?)
     }
 
-    async fn sign_once(&self, seal: &Seal, input: SignInput, admitted: &Admitted) -> Result<Signed, Refusal> {
-        let _timer = self.metrics.time(Stage::Sign);
-        let signing = self
-            .pool
-            .sign_tagged(seal.key, input, Some(admitted.deadline), admitted.turn);
-        Ok(signing.await?)
-    }
-
-    /// Checks a value with the certificate's public key and puts it into the seal. Its cost does not depend on the document.
-    fn check(&self, prepared: Prepared, value: &[u8]) -> Result<Checked, xades::Unverified> {
-        let _timer = self.metrics.time(Stage::Check);
-        if prepared.wants_countersignature() {
-            prepared.countersign(value).map(|p| Checked::Again(Box::new(p)))
-        } else {
-            prepared.finish(value).map(Checked::Whole)
-        }
-    }
-
-    /// Accounts for a wrong signature, and says when it was one too many.
-    fn wrong_signature(&self, attempts: &mut Attempts, token: &str, seal: &Seal) -> Result<(), Refusal> {
-        attempts.0 += 1;
-        self.metrics.wrong_signature(token);
-        let request = trace::request_id();
-        tracing::error!(%request, token, taxpayer = %seal.taxpayer, attempt = attempts.0, "a wrong signature was not released");
-        if attempts.0 < SIGN_ATTEMPTS {
-            return Ok(());
-        }
-        Err(Refusal::TokenUnavailable {
-            message: "the token returned signatures that do not verify with the certificate; none was released"
-                .to_owned(),
-            retry_after: LATER,
-        })
+    /// Has a token sign until `check` takes the value, and answers with what it made of it. The pool hears each verdict: it asks
+    /// another token after a wrong value, and takes one that gives many out of service.
+    async fn signature<T>(
+        &self,
+        seal: &Seal,
+        input: SignInput,
+        admitted: &Admitted,
+        mut check: impl FnMut(&[u8]) -> Option<T>,
+    ) -> Result<(Arc<str>, T), Refusal> {
+        let mut signing = Some(self.metrics.time(Stage::Sign));
+        let judge = |signed: &Signed| {
+            drop(signing.take());
+            let checking = self.metrics.time(Stage::Check);
+            let verdict = check(&signed.value);
+            drop(checking);
+            if verdict.is_none() {
+                let request = trace::request_id();
+                tracing::error!(%request, token = %signed.token, taxpayer = %seal.taxpayer, "a wrong signature was not released");
+                signing = Some(self.metrics.time(Stage::Sign));
+            }
+            verdict
+        };
+        let (deadline, turn) = (Some(admitted.deadline), admitted.turn);
+        let (signed, checked) = self.pool.sign_checked(seal.key, input, deadline, turn, judge).await?;
+        Ok((signed.token, checked))
     }
 
     /// Puts the seal into the document, and takes the digest of the file that it becomes.
@@ -326,9 +319,14 @@ fn right_taxpayer(prepared: &Prepared, taxpayer: &str, unnamed: UnnamedSealer) -
     )))
 }
 
-/// Wrong signatures so far, for one request.
-#[derive(Debug, Default)]
-struct Attempts(usize);
+/// Checks a value with the certificate's public key and puts it into the seal. Its cost does not depend on the document.
+fn add(prepared: Prepared, value: &[u8]) -> Result<Checked, xades::Unverified> {
+    if prepared.wants_countersignature() {
+        prepared.countersign(value).map(|p| Checked::Again(Box::new(p)))
+    } else {
+        prepared.finish(value).map(Checked::Whole)
+    }
+}
 
 /// A value that has verified.
 #[derive(Debug)]

@@ -12,6 +12,7 @@ use muhurdar_pool::Pool;
 use muhurdar_xades::DocumentType;
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry, TextEncoder};
 
+use super::snapshot::snapshot;
 use crate::{
     admission::{Access, Door, Gate, Meters},
     config::Priority,
@@ -106,8 +107,6 @@ pub struct Metrics {
     reloads: [IntCounter; RELOADS.len()],
     stages: [Histogram; STAGES.len()],
     digest_batches: Histogram,
-    /// By token; told with what the pool itself has found.
-    pub(super) wrong_by: IntCounterVec,
     door: Arc<Meters>,
 }
 
@@ -173,7 +172,6 @@ impl Metrics {
                     .buckets(BATCH_BUCKETS.to_vec()),
                 )?,
             )?,
-            wrong_by: IntCounterVec::new(Opts::new("wrong_by", "not registered: see the snapshot"), &["token"])?,
             door: Arc::new(Meters::register(&registry)?),
             seals,
             registry,
@@ -244,11 +242,6 @@ impl Metrics {
         &self.digest_batches
     }
 
-    /// A signature of this token did not verify.
-    pub(crate) fn wrong_signature(&self, token: &str) {
-        self.wrong_by.with_label_values(&[token]).inc();
-    }
-
     pub(crate) fn time(&self, stage: Stage) -> Timer<'_> {
         Timer {
             histogram: &self.stages[stage as usize],
@@ -262,7 +255,7 @@ impl Metrics {
     pub fn expose(&self, gate: &Gate, door: &Door, access: &Access, pool: &Pool, seals: &Seals) -> String {
         door.observe();
         let mut families = self.registry.gather();
-        families.extend(self.snapshot(gate, access, pool, seals));
+        families.extend(snapshot(gate, access, pool, seals));
         let mut text = String::new();
         if let Err(error) = TextEncoder::new().encode_utf8(&families, &mut text) {
             tracing::error!(%error, "metrics could not be written");

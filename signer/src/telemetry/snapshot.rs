@@ -5,7 +5,6 @@ use jiff::Timestamp;
 use muhurdar_pool::{Pool, Recovery, SlotState, Status, TokenStatus};
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 
-use super::Metrics;
 use crate::{
     admission::{Access, Gate},
     seals::Seals,
@@ -142,7 +141,7 @@ impl Snapshot {
     }
 
     /// Each token's state and what it has done.
-    pub(super) fn tokens(&mut self, metrics: &Metrics, status: &Status) {
+    pub(super) fn tokens(&mut self, status: &Status) {
         use MetricType::{COUNTER, GAUGE};
         let tokens = &status.tokens;
         let mut each = |kind, name: &str, help: &str, value: &dyn Fn(&TokenStatus) -> f64| {
@@ -160,9 +159,15 @@ impl Snapshot {
             &|t| flag(matches!(t.state, SlotState::Latched { .. })),
         );
         each(
+            GAUGE,
+            "muhurdar_token_distrusted",
+            "1 where the token gave signatures that do not verify and is out of service until checked ones are right",
+            &|t| flag(t.distrusted),
+        );
+        each(
             COUNTER,
             "muhurdar_token_signatures_total",
-            "Signatures that tokens have returned, heartbeats included",
+            "Signatures from tokens that were found right, heartbeats included",
             &|t| number(t.signatures),
         );
         each(
@@ -175,7 +180,7 @@ impl Snapshot {
             COUNTER,
             "muhurdar_wrong_signatures_total",
             "Signatures from a token that did not verify and were not released",
-            &|t| number(t.wrong + metrics.wrong_by.with_label_values(&[&*t.name]).get()),
+            &|t| number(t.wrong),
         );
         let failures = tokens.iter().flat_map(|token| {
             let others = USUAL
@@ -236,18 +241,16 @@ impl Snapshot {
     }
 }
 
-impl Metrics {
-    /// Everything that is told as it is now.
-    pub(super) fn snapshot(&self, gate: &Gate, access: &Access, pool: &Pool, seals: &Seals) -> Vec<MetricFamily> {
-        let status = pool.status();
-        let mut snapshot = Snapshot::default();
-        snapshot.gate(gate);
-        snapshot.quotas(access);
-        snapshot.cpu(&status);
-        snapshot.tokens(self, &status);
-        snapshot.seals(seals, Timestamp::now());
-        snapshot.families()
-    }
+/// Everything that is told as it is now.
+pub(super) fn snapshot(gate: &Gate, access: &Access, pool: &Pool, seals: &Seals) -> Vec<MetricFamily> {
+    let status = pool.status();
+    let mut snapshot = Snapshot::default();
+    snapshot.gate(gate);
+    snapshot.quotas(access);
+    snapshot.cpu(&status);
+    snapshot.tokens(&status);
+    snapshot.seals(seals, Timestamp::now());
+    snapshot.families()
 }
 
 fn metric(kind: MetricType, labels: &[(&'static str, &str)], value: f64) -> Metric {

@@ -221,7 +221,16 @@ impl TokenReport {
                 Some(format!("PIN not tried again until `muhurdar token unlatch`: {reason}")),
             ),
         };
-        let calls = token.signatures.saturating_add(token.failures);
+        let why = if token.distrusted {
+            let since = "gave signatures that do not verify, none of which was released; out of service until checked ones are right";
+            Some(why.map_or(since.to_owned(), |why| format!("{since} ({why})")))
+        } else {
+            why
+        };
+        let calls = token
+            .signatures
+            .saturating_add(token.wrong)
+            .saturating_add(token.failures);
         Self {
             name: token.name.to_string(),
             device: token.facts.as_ref().map(|facts| {
