@@ -150,7 +150,8 @@ async fn callers(appliance: &Appliance, over: &Arc<AtomicBool>, sealed: &Arc<Ato
                 let refusal = if caller == 0 {
                     let request = SealDigestRequest {
                         taxpayer: RSA.to_owned(),
-                        digest: vec![caller; 32].into(),
+                        // The only taxpayer has an EC P-384 key.
+                        digest: vec![caller; 48].into(),
                         ..SealDigestRequest::default()
                     };
                     client.seal_digest(request).await.err()

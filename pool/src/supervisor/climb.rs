@@ -54,6 +54,11 @@ impl Supervisor {
         let wrong = slot.counters.wrong.load(Ordering::Relaxed);
         tracing::error!(token = %slot.name, wrong, ?order, "the token gave signatures that do not verify; none was released, and it is out of service until checked ones are right");
         self.publish(at);
+        if order == Order::Rest {
+            // It waits, and not with its sessions: they would forbid that its module is started anew.
+            let slot = Arc::clone(&self.slots[at].slot);
+            self.quiesce(&slot);
+        }
         self.act(at, order);
     }
 
