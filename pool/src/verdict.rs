@@ -63,7 +63,7 @@ impl Pool {
                 self.shared.right(&made.origin);
                 return Ok((made.signed, found));
             }
-            answer = self.shared.again(&ask, made);
+            answer = self.shared.again(&ask, &made);
         }
     }
 }
@@ -112,7 +112,7 @@ impl Shared {
     }
 
     /// A value was wrong: the request goes on, and not where that came from if there is another way.
-    fn again(self: &Arc<Self>, ask: &Ask, made: Unjudged) -> Answer {
+    fn again(self: &Arc<Self>, ask: &Ask, made: &Unjudged) -> Answer {
         self.wrong(&made.origin, made.since, ask.entry.id, false);
         let tries = Tries {
             wrong: made.tries.wrong.saturating_add(1),
