@@ -3,15 +3,20 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[path = "harness/relay.rs"]
+mod relay;
+
 use std::{
     fs,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, Command, Stdio},
     sync::{Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
-use muhurdar_tests::{Builder, Output, Prepared, binary, muhurdar, own_address};
+use muhurdar_tests::{Builder, Output, Prepared, binary, own_address};
 use serde_json::Value;
+
+use self::relay::Relay;
 
 /// Figures of one run should not be of another's load.
 fn alone() -> MutexGuard<'static, ()> {
@@ -79,6 +84,11 @@ impl Bench {
     }
 
     fn run(&self, arguments: &[&str]) -> Run {
+        self.run_at(&self.endpoint, arguments)
+    }
+
+    /// `muhurdar-loadtest run`, with what listens at `endpoint`.
+    fn run_at(&self, endpoint: &str, arguments: &[&str]) -> Run {
         let out = self.out.path().display().to_string();
         let mut command = Command::new(binary("muhurdar-loadtest"));
         command.args([
@@ -86,7 +96,7 @@ impl Bench {
             "--dir",
             &self.dir(),
             "--endpoint",
-            &self.endpoint,
+            endpoint,
             "--out",
             &out,
             "--quiet",
@@ -141,29 +151,6 @@ impl Run {
         let errors = self.report["errors"].as_object();
         errors.map_or(0.0, |errors| errors.values().filter_map(Value::as_f64).sum())
     }
-}
-
-/// The service without its own check: see the feature `unchecked` of the crate `muhurdar`. Built like the rest of the workspace, so
-/// that nothing but the document engine and the service is compiled for it.
-fn unchecked() -> PathBuf {
-    if let Some(path) = std::env::var_os("MUHURDAR_UNCHECKED_BIN") {
-        return path.into();
-    }
-    let mut cargo = Command::new(env!("CARGO"));
-    cargo.args([
-        "build",
-        "--locked",
-        "--workspace",
-        "--bin",
-        "muhurdar-unchecked",
-        "--features",
-        "muhurdar/unchecked",
-    ]);
-    let output = Output::of(cargo.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/..")));
-    assert!(output.status.success(), "cargo build: {}", output.text);
-    // target/debug/deps/<test>: the profile of a test is never release, which refuses this build.
-    let own = std::env::current_exe().unwrap();
-    own.ancestors().nth(2).unwrap().join("muhurdar-unchecked")
 }
 
 /// Requests come at λ = 100/s for T = 4 s, and for S = 1 s of them no signature is made. A request that is due s seconds into the stall
@@ -221,13 +208,10 @@ fn a_stall_of_the_token_shows_as_arithmetic_says_and_a_closed_loop_hides_it() {
 }
 
 #[test]
-fn a_flipped_bit_is_stopped_by_the_service_and_where_that_does_not_look_found_by_the_sample() {
+fn a_flipped_bit_of_the_token_is_stopped_by_the_service_and_one_on_the_way_is_found_by_the_sample() {
     let _alone = alone();
     let bench = Bench::shared();
-    let script = bench.script("300ms token rule C_Sign 40 flip\n");
-    let common = [
-        "--script",
-        &script,
+    let load = [
         "--warmup",
         "0",
         "--duration",
@@ -237,8 +221,8 @@ fn a_flipped_bit_is_stopped_by_the_service_and_where_that_does_not_look_found_by
         "--verify",
         "50%",
     ];
-
-    let checked = bench.load(&binary("muhurdar"), &common);
+    let script = bench.script("300ms token rule C_Sign 40 flip\n");
+    let checked = bench.load(&binary("muhurdar"), &[&["--script", &script][..], &load].concat());
     assert_eq!(checked.number("/verify_failures"), 0.0, "{}", checked.said);
     assert!(checked.number("/verified") > 50.0, "{}", checked.said);
     assert!(
@@ -248,17 +232,20 @@ fn a_flipped_bit_is_stopped_by_the_service_and_where_that_does_not_look_found_by
     );
 
     // Half of 40 wrong seals are in the sample; that none of them is has a chance of one in a million million.
-    let unchecked = bench.load(&unchecked(), &common);
-    assert_eq!(unchecked.code, Some(1), "{}", unchecked.said);
-    let wrong = unchecked.number("/verify_failures");
-    assert!((1.0..=40.0).contains(&wrong), "{}", unchecked.said);
-    assert_eq!(unchecked.report["valid"], false);
+    let mut server = bench.serve();
+    let relay = Relay::before(&bench.endpoint, bench.prepared.dir(), own_address(), 45, 40);
+    let spoiled = bench.run_at(&relay.endpoint, &[&["--no-ceiling"][..], &load].concat());
+    server.end();
+    assert_eq!(spoiled.code, Some(1), "{}", spoiled.said);
+    let wrong = spoiled.number("/verify_failures");
+    assert!((1.0..=40.0).contains(&wrong), "{}", spoiled.said);
+    assert_eq!(spoiled.report["valid"], false);
     assert!(
-        unchecked.said.contains("of the verified seals are wrong"),
+        spoiled.said.contains("of the verified seals are wrong"),
         "{}",
-        unchecked.said
+        spoiled.said
     );
-    let example = unchecked
+    let example = spoiled
         .report
         .pointer("/verification/examples/0")
         .unwrap()
@@ -417,16 +404,7 @@ fn documents_travel_in_every_way_and_every_seal_is_verified_by_somebody_else() {
         "--branch",
         "branch-2,priority=bulk,share=3",
     ];
-    let service = bench.prepared.dir().join("muhurdar.toml");
-    let mut server = Command::new(binary("muhurdar"))
-        .args(["serve", "--config", service.to_str().unwrap()])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .map(Ended)
-        .unwrap();
-    bench.wait_for_service();
+    let mut server = bench.serve();
     for way in [
         &["--mode", "stream", "--streams", "3"][..],
         &["--mode", "unary"],
@@ -482,6 +460,21 @@ impl Drop for Ended {
 }
 
 impl Bench {
+    /// The service, once it listens.
+    fn serve(&self) -> Ended {
+        let config = self.prepared.dir().join("muhurdar.toml");
+        let server = Command::new(binary("muhurdar"))
+            .args(["serve", "--config", config.to_str().unwrap()])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .map(Ended)
+            .unwrap();
+        self.wait_for_service();
+        server
+    }
+
     fn wait_for_service(&self) {
         let end = std::time::Instant::now() + std::time::Duration::from_secs(60);
         let address = self.endpoint.trim_start_matches("https://");
@@ -550,20 +543,5 @@ impl Bench {
                 "an agent ends when its controller has gone"
             );
         }
-    }
-}
-
-#[test]
-fn an_unchecked_service_cannot_be_configured_into_being() {
-    let help = muhurdar(&["serve", "--help"]).text;
-    assert!(!help.contains("unchecked"), "{help}");
-    let config = Bench::shared().prepared.dir().join("muhurdar.toml");
-    let text = fs::read_to_string(&config).unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    let other = folder.path().join("muhurdar.toml");
-    for key in ["unchecked = true", "check_signatures = false"] {
-        fs::write(&other, format!("{key}\n{text}")).unwrap();
-        let output = muhurdar(&["check", "--config", other.to_str().unwrap()]);
-        assert_eq!(output.status.code(), Some(64), "{}", output.text);
     }
 }
