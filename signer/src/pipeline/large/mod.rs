@@ -201,7 +201,12 @@ impl Pipeline {
         caller.may_have_sealed(prepared.document_type())?;
         right_taxpayer(&prepared, &request.taxpayer, rules.unnamed_sealer)?;
         let described = Described::of(&prepared);
-        let mut admitted = self.door.turn(caller, visit, request.priority, deadline).await?;
+        let errand = Errand {
+            priority: request.priority,
+            bytes: 0,
+            deadline: Some(deadline),
+        };
+        let mut admitted = self.door.turn(caller, visit, errand).await?;
         let (token, element) = self.sign(prepared, &seal, &admitted).await?;
         admitted.signed();
         let receipt = Receipt {
