@@ -26,7 +26,7 @@ pub use self::{
     gate::{Gate, Place},
     meters::Meters,
     queue::Pace,
-    quota::Bound,
+    quota::{Bound, LargeShare},
     unread::{Departure, Held, Unread},
 };
 use self::{

@@ -71,6 +71,8 @@ pub struct Quota {
     pub in_flight: Option<usize>,
     /// Their size together.
     pub in_flight_bytes: Option<ByteSize>,
+    /// Calls of `SealLarge` at a time, 0: none; without it half of `limits.large_in_flight`, so that nobody takes the places of all.
+    pub large_in_flight: Option<usize>,
 }
 
 /// How urgent a document is. The wire's `Priority`, most urgent first.

@@ -161,7 +161,7 @@ pub struct Limits {
     pub bulk_percent: u64,
     /// Size of a document in `SealLarge`.
     pub large_document: ByteSize,
-    /// Calls of `SealLarge` at a time.
+    /// Calls of `SealLarge` at a time; half of them one client's, where its quota says nothing.
     pub large_in_flight: usize,
     /// Longest time that one may take.
     #[serde(deserialize_with = "duration")]
@@ -173,7 +173,7 @@ pub struct Limits {
     /// Longest time that a document may take from its admission to its answer, where the caller names none.
     #[serde(deserialize_with = "duration")]
     pub request_timeout: Duration,
-    /// Longest time that a message may take to arrive.
+    /// Longest time that a message may take to arrive; and that a document of `SealLarge` may bring less than 64 KiB, or not be read.
     #[serde(deserialize_with = "duration")]
     pub arrival_timeout: Duration,
 }

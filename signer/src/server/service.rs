@@ -142,6 +142,7 @@ impl SealService for Sealing {
             pipeline: Arc::clone(&self.pipeline),
             caller,
             deadline,
+            patience: self.live.settings().arrival_timeout,
             answers,
         };
         tokio::spawn(call.run(request.into_inner()));
