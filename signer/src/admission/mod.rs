@@ -19,16 +19,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub(crate) use self::gate::MESSAGE_OVERHEAD;
 pub use self::{
     access::{Access, Caller},
-    arrival::{Arrival, Arrivals},
+    arrival::{Arrival, Arrivals, Reading},
     gate::{Gate, Place},
     meters::Meters,
     queue::Pace,
     quota::{Bound, LargeShare},
     unread::{Departure, Held, Unread},
 };
+pub(crate) use self::{arrival::STREAM_WINDOW, gate::MESSAGE_OVERHEAD};
 use self::{
     queue::{AHEAD_MOST, Queue, Ticket},
     quota::Share,

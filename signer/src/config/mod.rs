@@ -150,8 +150,8 @@ pub struct Limits {
     pub attributes: u32,
     /// Documents that may be admitted and unanswered at a time.
     pub in_flight: usize,
-    /// Their size together; that of messages that are not whole yet, of which one client may have half; and that of answers
-    /// that are not read yet, likewise.
+    /// Their size together; that of open calls and of messages that are not whole yet, of which one client may have half; and that
+    /// of answers that are not read yet, likewise.
     pub in_flight_bytes: ByteSize,
     /// Documents, of those in flight, that may wait for their turn.
     pub queue: usize,

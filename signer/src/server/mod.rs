@@ -37,13 +37,17 @@ pub use self::{
     live::Live,
     tls::{TlsError, Trust},
 };
-use crate::{admission::MESSAGE_OVERHEAD, config::Config, pipeline::Pipeline};
+use crate::{
+    admission::{MESSAGE_OVERHEAD, STREAM_WINDOW},
+    config::Config,
+    pipeline::Pipeline,
+};
 
 /// Connections that may wait to be accepted; Linux lowers it to `net.core.somaxconn`, which has been 4096 since 5.4. Beyond it
 /// the kernel drops connections in silence, and a client of ours tries again a second later at the soonest.
 const BACKLOG: u32 = 4096;
-/// HTTP/2 windows and frames that large documents pass in few steps: measured, see docs/performance.md.
-const STREAM_WINDOW: u32 = 1 << 20;
+/// HTTP/2 windows and frames that large documents pass in few steps: measured, see docs/performance.md. What may lie unread in them
+/// is counted by call ([`admission`](crate::admission)), so that of a connection is for many calls at once.
 const CONNECTION_WINDOW: u32 = 16 << 20;
 const MAX_FRAME: u32 = 256 << 10;
 /// Calls of one connection at a time.
@@ -153,7 +157,7 @@ impl Server {
     pub async fn serve(self, pipeline: Arc<Pipeline>, stop: impl Future<Output = ()>) -> Result<(), ServeError> {
         let connections = accept::accept(self.listener, self.unix, &self.live);
         let limit = self.config.limits.document.as_u64() + MESSAGE_OVERHEAD as u64;
-        let arriving = arriving::layer(&pipeline, &self.live);
+        let arriving = arriving::layer(&pipeline, &self.live, limit);
         let counting = leaving::Counting {
             pipeline: Arc::clone(&pipeline),
             live: Arc::clone(&self.live),
