@@ -19,7 +19,7 @@ use crate::{
     reload::{self, Reloader},
     seals::{self, Seals},
     server::{Health, ServeError, Server, admin::Admin},
-    telemetry::Metrics,
+    telemetry::{self, Metrics},
     tokens,
     trace::{Recorder, TraceError},
     turns::Turns,
@@ -163,6 +163,7 @@ impl Appliance {
         let looking = watch_readiness(Arc::clone(&pipeline), health.clone(), notifier.clone(), end.clone());
         let readiness = tokio::spawn(looking);
         tokio::spawn(keep_alive(Arc::clone(&pipeline), notifier.clone()));
+        let telling = tokio::spawn(telemetry::tell_of_what_is_left_out());
 
         tokio::select! {
             () = stop => {}
@@ -199,6 +200,8 @@ impl Appliance {
         drop(tokio::time::timeout(GOODBYE, pipeline.pool.close()).await);
         let recorder = Arc::clone(&pipeline.recorder);
         drop(tokio::time::timeout(GOODBYE, tokio::task::spawn_blocking(move || recorder.close())).await);
+        telling.abort();
+        telemetry::tell_of_the_rest();
         tracing::info!("drained");
         outcome
     }
