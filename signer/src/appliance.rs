@@ -75,6 +75,9 @@ impl Appliance {
     /// # Errors
     /// Where anything of that does not work.
     pub async fn start(config: Config) -> Result<Self, StartError> {
+        for open in config.open_secrets() {
+            tracing::warn!("{open}");
+        }
         let server = Server::bind(config.clone()).await?;
         let admin = Admin::bind(config.server.admin_listen).await?;
         let extra = match &config.sealing.certificates {

@@ -41,6 +41,13 @@ pub struct Client {
 }
 
 impl Client {
+    /// Spells its identity as certificates are read: host names are the same in capitals (RFC 4343).
+    pub(super) fn spell_identity(&mut self) {
+        if let Some(host) = self.identity.strip_prefix("dns:") {
+            self.identity = format!("dns:{}", host.to_ascii_lowercase());
+        }
+    }
+
     /// Adds what its file names.
     pub(super) fn read_taxpayers(&mut self) -> Result<(), ConfigError> {
         let Some(path) = &self.taxpayers_file else {

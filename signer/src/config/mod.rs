@@ -6,6 +6,7 @@
 
 mod client;
 mod form;
+mod secrets;
 mod seeing;
 mod token;
 mod validate;
@@ -74,6 +75,10 @@ pub struct Server {
     /// Address of the metrics and health listener; plain HTTP, so keep it on loopback or a management network.
     #[serde(default = "default_admin_listen")]
     pub admin_listen: SocketAddr,
+    /// Names by which the admin listener may be asked for, beside `localhost` and addresses: a browser that was led here by another
+    /// name gets nothing.
+    #[serde(default)]
+    pub admin_hosts: Vec<String>,
     /// The listener's own certificate and the authority of its clients.
     pub tls: Tls,
     /// Folder that outlives the process: the PIN latches. Without it they end with the process.
@@ -322,6 +327,7 @@ impl Config {
         })?;
         config.resolve(folder);
         for client in &mut config.clients {
+            client.spell_identity();
             client.read_taxpayers()?;
         }
         config.validate().map_err(|reason| ConfigError::Invalid {
