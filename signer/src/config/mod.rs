@@ -89,7 +89,7 @@ pub struct Server {
     /// How long everything admitted may take to be answered after SIGTERM.
     #[serde(default = "default_drain_timeout", deserialize_with = "duration")]
     pub drain_timeout: Duration,
-    /// How long a TLS handshake may take.
+    /// How long a TLS handshake may take, and a request to the admin listener to come.
     #[serde(default = "default_handshake_timeout", deserialize_with = "duration")]
     pub handshake_timeout: Duration,
     /// How often a connection is asked for a sign of life.

@@ -8,6 +8,7 @@ pub mod admin;
 mod arriving;
 mod connection;
 mod contained;
+mod descriptors;
 mod identity;
 mod large;
 mod leaving;
@@ -55,6 +56,13 @@ const MAX_STREAMS: u32 = 1024;
 /// Bytes of a call's headers, all together: a few of gRPC's own and a trace context.
 const MAX_HEADERS: u32 = 16 << 10;
 
+/// What is to be said of a configuration's listeners where nothing is wrong with them.
+pub(crate) fn warnings(config: &Config) -> impl Iterator<Item = String> {
+    [admin::warning(config), descriptors::warning(config)]
+        .into_iter()
+        .flatten()
+}
+
 /// Whether the TLS files of a configuration work together.
 ///
 /// # Errors
@@ -96,6 +104,16 @@ pub enum ServeError {
     /// The certificates do not work.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// Hardly any connection would find a file descriptor.
+    #[error(
+        "the process may have {limit} open files, and needs {least} to serve at all; raise LimitNOFILE= of the unit, or ulimit -n"
+    )]
+    Descriptors {
+        /// How many it may have.
+        limit: u64,
+        /// How many it needs.
+        least: u64,
+    },
     /// No handler for SIGHUP.
     #[error("signals: {0}")]
     Signals(std::io::Error),
@@ -112,6 +130,7 @@ impl Server {
     pub async fn bind(config: Config) -> Result<Self, ServeError> {
         let trust = Trust::read(&config.server.tls)?;
         warn_of_a_stale_list(&trust);
+        let most = descriptors::connections(&config)?;
         let address = config.server.listen;
         let listener = bind(address).map_err(|source| ServeError::Listen { address, source })?;
         let unix = match &config.server.unix_socket {
@@ -124,7 +143,7 @@ impl Server {
         Ok(Self {
             listener,
             unix,
-            live: Live::new(&config, trust),
+            live: Live::new(&config, trust, most),
             config,
             health: HealthReporter::new(),
         })
