@@ -19,7 +19,7 @@ use crate::{
     reload::{self, Reloader},
     seals::{self, Seals},
     server::{Health, ServeError, Server, admin::Admin},
-    telemetry::Metrics,
+    telemetry::{self, Metrics},
     tokens,
     trace::{Recorder, TraceError},
     turns::Turns,
@@ -75,6 +75,9 @@ impl Appliance {
     /// # Errors
     /// Where anything of that does not work.
     pub async fn start(config: Config) -> Result<Self, StartError> {
+        for open in config.open_secrets() {
+            tracing::warn!("{open}");
+        }
         let server = Server::bind(config.clone()).await?;
         let admin = Admin::bind(config.server.admin_listen).await?;
         let extra = match &config.sealing.certificates {
@@ -163,6 +166,7 @@ impl Appliance {
         let looking = watch_readiness(Arc::clone(&pipeline), health.clone(), notifier.clone(), end.clone());
         let readiness = tokio::spawn(looking);
         tokio::spawn(keep_alive(Arc::clone(&pipeline), notifier.clone()));
+        let telling = tokio::spawn(telemetry::tell_of_what_is_left_out());
 
         tokio::select! {
             () = stop => {}
@@ -199,6 +203,8 @@ impl Appliance {
         drop(tokio::time::timeout(GOODBYE, pipeline.pool.close()).await);
         let recorder = Arc::clone(&pipeline.recorder);
         drop(tokio::time::timeout(GOODBYE, tokio::task::spawn_blocking(move || recorder.close())).await);
+        telling.abort();
+        telemetry::tell_of_the_rest();
         tracing::info!("drained");
         outcome
     }

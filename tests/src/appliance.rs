@@ -27,7 +27,7 @@ const START: Duration = Duration::from_secs(120);
 /// nothing is left behind all the same.
 const KEEPER: &str = r#"
 (
-  sh -c 'echo "$$" | tee "$LOG.pid"; exec "$@" >"$LOG" 2>&1 </dev/null' server "$@"
+  sh -c '[ -z "$LIMIT" ] || ulimit $LIMIT; echo "$$" | tee "$LOG.pid"; exec "$@" >"$LOG" 2>&1 </dev/null' server "$@"
   echo "$?" >"$LOG.exit"
 ) &
 job=$!
@@ -102,6 +102,12 @@ impl Builder {
     pub fn env(mut self, name: &str, value: impl Into<OsString>) -> Self {
         self.environment.push((name.to_owned(), value.into()));
         self
+    }
+
+    /// A limit of the service's process, as the shell's `ulimit` takes it: `-n 400`.
+    #[must_use]
+    pub fn limit(self, limit: &str) -> Self {
+        self.env("LIMIT", limit)
     }
 
     /// The same keys on a second token, each token in a process of its own, as two HSMs that mirror each other.

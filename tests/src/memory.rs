@@ -4,13 +4,15 @@ use std::fs;
 
 use crate::Appliance;
 
-/// Resident memory, in bytes.
+/// Memory, in bytes; resident where nothing else is said.
 #[derive(Debug, Clone, Copy)]
 pub struct Memory {
     /// Now.
     pub resident: u64,
     /// At the most.
     pub peak: u64,
+    /// Addresses that were asked for, resident or not, at the most since it started.
+    pub asked: u64,
 }
 
 impl Appliance {
@@ -30,6 +32,7 @@ impl Appliance {
         Memory {
             resident: kib("VmRSS:"),
             peak: kib("VmHWM:"),
+            asked: kib("VmPeak:"),
         }
     }
 

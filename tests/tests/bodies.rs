@@ -13,9 +13,10 @@ use std::{
 
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
+use muhurdar_proto::seal::v1::{SealLargeHeader, SealLargeRequest, seal_large_request::Part};
 use muhurdar_tests::{
-    Appliance, Builder, Suffered,
-    calls::{Calls, prefix, status},
+    Appliance, Builder, RSA, Suffered,
+    calls::{Calls, framed, prefix, status},
 };
 use tokio_stream::{self as stream, Stream, StreamExt as _};
 use tonic::Code;
@@ -167,4 +168,69 @@ async fn a_message_that_drips_is_let_go_of_after_its_time() {
     let listed = call(&connection, "ListSeals", stream::once(prefix(0))).await;
     assert_eq!(listed, Code::Ok, "the same connection, afterwards");
     suffered.no_more_than(16, &said).await;
+}
+
+/// A place for a large document is not kept for one whose document does not come, however it does not come.
+#[tokio::test]
+async fn a_large_document_that_does_not_get_on_is_let_go_of_after_its_time() {
+    let suffered = Suffered::from_here(appliance()).await;
+    let connection = connect().await;
+    let part = |part: Part| framed(&SealLargeRequest { part: Some(part) });
+    let header = SealLargeHeader {
+        taxpayer: RSA.to_owned(),
+        ..SealLargeHeader::default()
+    };
+    let header = part(Part::Header(header));
+    let byte = part(Part::Chunk(Bytes::from_static(b" ")));
+    let bytes = stream::iter(std::iter::repeat(byte)).throttle(Duration::from_millis(50));
+    let (mut calls, mut said) = (tokio::task::JoinSet::new(), String::from("a large document"));
+    let bodies: [(_, Box<dyn Stream<Item = Bytes> + Send + Unpin>); 3] = [
+        ("without a header", Box::new(stream::pending())),
+        (
+            "of which nothing comes",
+            Box::new(stream::once(header.clone()).chain(stream::pending())),
+        ),
+        (
+            "of which a byte comes every 50 ms",
+            Box::new(Box::pin(stream::once(header).chain(bytes))),
+        ),
+    ];
+    for (what, body) in bodies {
+        let (connection, since) = (connection.clone(), Instant::now());
+        calls.spawn(async move {
+            let ended = tokio::time::timeout(ARRIVAL * 4, call(&connection, "SealLarge", body)).await;
+            (what, ended, since.elapsed())
+        });
+    }
+    for (what, ended, took) in calls.join_all().await {
+        assert_eq!(ended, Ok(Code::DeadlineExceeded), "{what}");
+        said += &format!(" {what} is let go of after {took:.2?},");
+    }
+    suffered.no_more_than(16, &said).await;
+}
+
+/// Five bytes are enough to announce sixteen mebibytes, and the transport makes room for what is announced.
+#[tokio::test]
+async fn messages_that_are_only_announced_ask_for_no_more_memory_than_their_client_may() {
+    const CALLS: usize = 1000;
+    let suffered = Suffered::from_here(appliance()).await;
+    let connection = connect().await;
+    let before = appliance().memory().asked;
+    let mut calls = tokio::task::JoinSet::new();
+    for _ in 0..CALLS {
+        let message = stream::once(prefix(16 << 20)).chain(stream::pending());
+        let connection = connection.clone();
+        calls.spawn(async move { call(&connection, SEAL, message).await });
+    }
+    let codes = calls.join_all().await;
+    let asked = appliance().memory().asked.saturating_sub(before) >> 20;
+    let refused = codes.iter().filter(|code| **code == Code::ResourceExhausted).count();
+    let late = codes.iter().filter(|code| **code == Code::DeadlineExceeded).count();
+    let said = format!(
+        "{CALLS} prefixes of 16 MiB: {refused} refused, {late} too late, {asked} MiB of addresses were asked for"
+    );
+    assert_eq!(refused + late, CALLS, "{codes:?}");
+    // An allocator asks for addresses in steps of its own; without a bound it is 16,000.
+    assert!(late > 0 && asked < 1000, "{said}");
+    suffered.no_more_than(64, &said).await;
 }

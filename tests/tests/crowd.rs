@@ -107,7 +107,7 @@ async fn ten_thousand_who_say_little_are_refused_or_let_go_of_while_a_client_is_
     // What the allocator keeps of the first crowd's memory is enough for a second.
     let again = come_and_go(appliance.address(), crowd).await;
     let latencies = neighbour.end().await;
-    let Memory { resident, peak } = appliance.memory();
+    let Memory { resident, peak, .. } = appliance.memory();
 
     let refused = |times: &[Option<Duration>]| times.iter().flatten().filter(|time| **time < PATIENCE / 2).count();
     println!(

@@ -19,6 +19,11 @@ fn appliance() -> &'static Appliance {
         Builder::default()
             .taxpayers(2)
             .hsm(4, Duration::from_millis(50))
+            .client("few", "taxpayers = [\"*\"]\n[client.quota]\nin_flight = 3")
+            .client(
+                "seldom",
+                "taxpayers = [\"*\"]\n[client.quota]\ndocuments_per_second = 1\nburst = 4",
+            )
             .edit("[sealing]", "[idempotency]\nwindow = \"6s\"\n\n[sealing]")
             .start()
     })
@@ -133,4 +138,43 @@ async fn where_the_first_caller_goes_away_the_second_gets_its_seal_all_the_same(
     tokio::time::sleep(Duration::from_millis(10)).await;
     first.abort();
     second.await.unwrap().unwrap();
+}
+
+/// What became of twelve requests with one key.
+async fn twelve(client: &str) -> (usize, Vec<String>) {
+    let connected = Branch::of(appliance(), client).connect().await;
+    let mut calls = JoinSet::new();
+    for _ in 0..12 {
+        let mut client = connected.clone();
+        calls.spawn(async move { client.seal(request("twelve", "12")).await });
+    }
+    let (mut sealed, mut bounds) = (0, Vec::new());
+    for outcome in calls.join_all().await {
+        match outcome {
+            Ok(_) => sealed += 1,
+            Err(status) => {
+                let refused = refused(&status);
+                assert_eq!(refused.reason, "QUOTA", "{refused:?}");
+                bounds.push(refused.details.quota_failure().unwrap().violations[0].subject.clone());
+            }
+        }
+    }
+    (sealed, bounds)
+}
+
+#[tokio::test]
+async fn those_who_wait_for_the_same_answer_are_within_their_clients_quota() {
+    // Longer than it takes twelve to arrive.
+    appliance().token("stall 2000");
+    let (sealed, bounds) = twelve("few").await;
+    assert_eq!((sealed, bounds.len()), (3, 9));
+    assert!(bounds.iter().all(|bound| bound == "in_flight"), "{bounds:?}");
+}
+
+#[tokio::test]
+async fn what_was_answered_before_is_answered_again_as_often_as_the_quota_allows() {
+    let (sealed, bounds) = twelve("seldom").await;
+    // One more where a second has gone by.
+    assert!((4..=5).contains(&sealed), "{sealed} of twelve were answered");
+    assert!(bounds.iter().all(|bound| bound == "documents_per_second"), "{bounds:?}");
 }

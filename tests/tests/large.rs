@@ -28,6 +28,7 @@ fn appliance() -> &'static Appliance {
         Builder::default()
             .taxpayers(2)
             .client("invoices", "taxpayers = [\"*\"]\ndocuments = [\"invoice\"]")
+            .client("none", "taxpayers = [\"*\"]\n[client.quota]\nlarge_in_flight = 0")
             .edit(
                 "[sealing]",
                 "[limits]\ndocument = \"1 MiB\"\nlarge_document = \"220 MiB\"\nlarge_in_flight = 2\n\n[sealing]",
@@ -79,7 +80,11 @@ fn requests(
 }
 
 async fn client() -> SealServiceClient<Channel> {
-    Branch::of(appliance(), "branch-1").connect().await
+    client_of("branch-1").await
+}
+
+async fn client_of(name: &str) -> SealServiceClient<Channel> {
+    Branch::of(appliance(), name).connect().await
 }
 
 /// The result, what `each` made of the chunks, and the end.
@@ -103,11 +108,19 @@ async fn read(
 }
 
 async fn seal(header: SealLargeHeader, document: &[u8]) -> Result<(Vec<u8>, SealLargeResult, SealLargeEnd), Refused> {
+    seal_by("branch-1", header, document).await
+}
+
+async fn seal_by(
+    name: &str,
+    header: SealLargeHeader,
+    document: &[u8],
+) -> Result<(Vec<u8>, SealLargeResult, SealLargeEnd), Refused> {
     let chunks: Vec<_> = document.chunks(100_000).map(Bytes::copy_from_slice).collect();
     let requests = requests(header, chunks.into_iter());
     let mut sealed = Vec::new();
     let outcome = async {
-        let answers = client().await.seal_large(requests).await?.into_inner();
+        let answers = client_of(name).await.seal_large(requests).await?.into_inner();
         read(answers, |chunk| sealed.extend_from_slice(&chunk)).await
     };
     match outcome.await {
@@ -306,46 +319,50 @@ async fn a_call_that_makes_no_sense_is_told_which_part() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn so_many_at_a_time_and_one_who_goes_away_leaves_its_place() {
+async fn so_many_at_a_time_half_of_them_one_clients_and_one_who_goes_away_leaves_its_place() {
     let _turn = turn().await;
-    let mut open = Vec::new();
-    for _ in 0..2 {
-        let (send, outgoing) = mpsc::channel(4);
-        send.send(request(Ask::Header(header()))).await.unwrap();
-        send.send(request(Ask::Chunk(HEAD.into()))).await.unwrap();
-        let answers = client()
-            .await
-            .seal_large(ReceiverStream::new(outgoing))
-            .await
-            .unwrap()
-            .into_inner();
-        open.push((send, answers));
-    }
     let end = Instant::now() + Duration::from_secs(20);
-    loop {
-        let outcome = seal(header(), invoice(RSA, "").as_bytes()).await;
-        if let Err(refused) = outcome {
+    // Tries until it is refused: those who came before have not been looked at until then.
+    let refused = async |name: &str, reason: &str| loop {
+        if let Err(refused) = seal_by(name, header(), invoice(RSA, "").as_bytes()).await {
             assert_eq!(
                 (refused.code, refused.reason.as_str()),
-                (Code::ResourceExhausted, "OVERLOADED"),
+                (Code::ResourceExhausted, reason),
                 "{refused:?}"
             );
             assert!(refused.details.retry_info().is_some());
-            break;
+            return refused;
         }
-        // The two have not been looked at yet.
-        assert!(Instant::now() < end);
-    }
-    open.pop();
-    loop {
-        match seal(header(), invoice(RSA, "").as_bytes()).await {
-            Ok(_) => break,
+        assert!(Instant::now() < end, "{name} is not refused");
+    };
+    let sealed = async |name: &str| loop {
+        match seal_by(name, header(), invoice(RSA, "").as_bytes()).await {
+            Ok(_) => return,
             Err(refused) => assert!(Instant::now() < end, "{refused:?}"),
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    };
+    let open = async |name: &str| {
+        let (send, outgoing) = mpsc::channel(4);
+        send.send(request(Ask::Header(header()))).await.unwrap();
+        send.send(request(Ask::Chunk(HEAD.into()))).await.unwrap();
+        let answers = client_of(name).await.seal_large(ReceiverStream::new(outgoing)).await;
+        (send, answers.unwrap().into_inner())
+    };
+    let first = open("branch-1").await;
+    // Headers are cheap: were they enough, one client could take the places of all.
+    let own = refused("branch-1", "QUOTA").await;
+    let violations = &own.details.quota_failure().unwrap().violations;
+    assert_eq!(violations[0].subject, "large_in_flight");
+    sealed("branch-2").await;
+    refused("none", "QUOTA").await;
+
+    let second = open("branch-2").await;
+    refused("invoices", "OVERLOADED").await;
+    drop(second);
+    sealed("invoices").await;
     // The one that stayed is served when the rest of it comes.
-    let (send, answers) = open.pop().unwrap();
+    let (send, answers) = first;
     send.send(request(Ask::Chunk(TAIL.into()))).await.unwrap();
     drop(send);
     read(answers, drop).await.unwrap();

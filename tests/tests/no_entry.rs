@@ -31,7 +31,11 @@ fn appliance() -> &'static Appliance {
 }
 
 async fn it_still_seals() {
-    let mut client = Branch::of(appliance(), "branch-1").connect().await;
+    it_seals(appliance()).await;
+}
+
+async fn it_seals(appliance: &Appliance) {
+    let mut client = Branch::of(appliance, "branch-1").connect().await;
     client.seal(Branch::request(RSA, invoice(RSA, ""))).await.unwrap();
 }
 
@@ -185,4 +189,91 @@ async fn a_crowd_at_the_door_is_turned_away_and_leaves_no_trace() {
     tokio::time::sleep(PATIENCE * 2).await;
     it_still_seals().await;
     drop(crowd);
+}
+
+/// What the admin listener answers to a GET by this name; nothing where it does not answer for long.
+fn admin(appliance: &Appliance, path: &str, host: &str) -> String {
+    let mut stream = TcpStream::connect(appliance.admin_address()).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let mut answer = String::new();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+    drop(stream.write_all(request.as_bytes()));
+    drop(stream.read_to_string(&mut answer));
+    answer
+}
+
+#[tokio::test]
+async fn idle_connections_leave_descriptors_for_the_service_and_its_probes() {
+    let _turn = turn().await;
+    let appliance = Builder::default()
+        .taxpayers(1)
+        .limit("-n 400")
+        .edit("[server.tls]", "handshake_timeout = \"1s\"\n\n[server.tls]")
+        .start();
+    let open = |address, count| -> Vec<_> { (0..count).filter_map(|_| TcpStream::connect(address).ok()).collect() };
+    // Each crowd alone is more than there are descriptors.
+    let at_the_admin_listener = open(appliance.admin_address(), 450);
+    assert!(admin(&appliance, "/healthz", "localhost").starts_with("HTTP/1.1 200"));
+    it_seals(&appliance).await;
+    let at_the_service = open(appliance.address(), 450);
+    assert!(admin(&appliance, "/metrics", "localhost").starts_with("HTTP/1.1 200"));
+    it_seals(&appliance).await;
+    for mut stream in at_the_admin_listener {
+        time_until_closed(&mut stream);
+    }
+    drop(at_the_service);
+    let log = appliance.log();
+    assert!(log.contains("leave room for"), "{log}");
+    assert!(!log.contains("could not be accepted"), "{log}");
+}
+
+#[tokio::test]
+async fn who_was_led_to_the_admin_listener_by_another_name_reads_nothing() {
+    let _turn = turn().await;
+    for path in ["/", "/status.json", "/metrics"] {
+        let answer = admin(appliance(), path, "evil.example");
+        assert!(answer.starts_with("HTTP/1.1 421"), "{answer}");
+        assert!(
+            answer.contains("server.admin_hosts") && !answer.contains("muhurdar_"),
+            "{answer}"
+        );
+        let address = appliance().admin_address().to_string();
+        assert!(admin(appliance(), path, &address).starts_with("HTTP/1.1 200"));
+    }
+    assert!(admin(appliance(), "/readyz", "whatever.the.prober.calls.it").starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test]
+async fn strangers_do_not_fill_the_log_and_what_was_left_out_is_counted() {
+    const STRANGERS: usize = 400;
+    let _turn = turn().await;
+    let appliance = Builder::default().taxpayers(1).start();
+    for _ in 0..STRANGERS {
+        let mut stream = TcpStream::connect(appliance.address()).unwrap();
+        stream.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+        time_until_closed(&mut stream);
+    }
+    it_seals(&appliance).await;
+    appliance.signal("TERM");
+    assert_eq!(appliance.exit_code_within(Duration::from_secs(30)), Some(0));
+    let log = appliance.log();
+    let lines = log.lines().filter(|line| line.contains("TLS handshake failed"));
+    let (told, each): (Vec<_>, Vec<_>) = lines.partition(|line| line.contains("left out"));
+    // Sixty a minute, and one of these minutes may have ended meanwhile.
+    assert!(each.len() == 60 || each.len() == 120, "{} lines", each.len());
+    let count = |line: &str| -> usize {
+        let (_, rest) = line.split_once("count").unwrap();
+        let digits = rest.trim_start_matches(|c: char| !c.is_ascii_digit());
+        digits
+            .split(|c: char| !c.is_ascii_digit())
+            .next()
+            .unwrap()
+            .parse()
+            .unwrap()
+    };
+    assert_eq!(
+        told.iter().map(|line| count(line)).sum::<usize>(),
+        STRANGERS - each.len(),
+        "{told:?}"
+    );
 }

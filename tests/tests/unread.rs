@@ -152,3 +152,57 @@ async fn calls_of_one_who_does_not_read_are_refused_until_it_does() {
     drop(again);
     suffered.no_more_than(3 * LIMIT, &said).await;
 }
+
+/// One item of a stream at a time, so that it is soon not read on.
+fn one_by_one() -> &'static Appliance {
+    static NARROW: OnceLock<Appliance> = OnceLock::new();
+    NARROW.get_or_init(|| {
+        Builder::default()
+            .taxpayers(1)
+            .edit(
+                "[sealing]",
+                &format!(
+                    "[limits]\nin_flight_bytes = \"{LIMIT} MiB\"\nqueue_bytes = \"{LIMIT} MiB\"\nstream_in_flight = 1\n\n[sealing]"
+                ),
+            )
+            .client("vandal", "taxpayers = [\"*\"]")
+            .start()
+    })
+}
+
+#[tokio::test]
+async fn what_lies_in_the_windows_of_streams_that_are_not_read_is_their_clients() {
+    const CONNECTIONS: usize = 20;
+    const STREAMS: usize = 16;
+    let suffered = Suffered::from_here(one_by_one()).await;
+    let item = framed(&SealStreamRequest {
+        id: String::new(),
+        request: Some(request(&document(60 << 10))),
+    });
+    let taken = Arc::new(AtomicUsize::new(0));
+    let mut open = Vec::new();
+    for _ in 0..CONNECTIONS {
+        let connection = Calls::of(one_by_one(), "vandal", 1 << 10).await;
+        for _ in 0..STREAMS {
+            let (item, counted) = (item.clone(), Arc::clone(&taken));
+            let items = stream::iter(std::iter::repeat(item)).map(move |item| {
+                counted.fetch_add(item.len(), Ordering::Relaxed);
+                item
+            });
+            open.push(connection.call("SealStream", items).await.unwrap());
+        }
+    }
+    let mut before = usize::MAX;
+    while before != taken.load(Ordering::Relaxed) {
+        before = taken.load(Ordering::Relaxed);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let arriving = one_by_one().metric("muhurdar_arriving_bytes");
+    let said = format!(
+        "{} streams that are not read: {} MiB were handed to TLS and TCP, {arriving} bytes are counted",
+        open.len(),
+        before >> 20
+    );
+    assert!(arriving <= (LIMIT << 20) as f64 / 2.0, "{said}");
+    suffered.no_more_than(2 * LIMIT, &said).await;
+}

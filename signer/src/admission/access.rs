@@ -8,7 +8,7 @@ use std::{
 use muhurdar_xades::DocumentType;
 use wildmatch::WildMatch;
 
-use super::quota::{Bound, Quota};
+use super::quota::{Bound, LargeShare, Quota};
 use crate::{
     config::{Call, Client, Priority, is_pattern},
     refusal::Refusal,
@@ -109,6 +109,14 @@ impl Caller {
             "may not ask for priority \"{}\"; its `priorities` in the configuration name those it may",
             priority.name()
         )))
+    }
+
+    /// Takes one of its places for large documents, `most` where its quota says nothing.
+    ///
+    /// # Errors
+    /// QUOTA where it has as many as it may.
+    pub fn take_large(&self, most: usize) -> Result<LargeShare, Refusal> {
+        self.quota.take_large(most)
     }
 
     pub(super) fn weight(&self) -> u64 {

@@ -1,4 +1,6 @@
-//! Messages on their way in: bytes that are held in memory before anybody can say what they are, and so before the door.
+//! Messages on their way in: memory that is held before anybody can say what they are, and so before the door. A message counts with
+//! the length that it announces, since room is made for it then; and a call that is open counts too, with what the transport holds
+//! for it while nobody reads.
 
 use std::sync::{
     Arc,
@@ -8,20 +10,47 @@ use std::sync::{
 use super::Caller;
 use crate::refusal::{Refusal, SOON};
 
-/// How many bytes of messages that are not whole yet may be held, by all and by one.
+/// What an open call takes by itself: its task, its headers, the beginnings of its buffers.
+const CALL: u64 = 16 << 10;
+/// Bytes of one call that may have come and not been read, which is what its HTTP/2 window lets come.
+pub(crate) const STREAM_WINDOW: u32 = 1 << 20;
+
+/// When a call's messages are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reading {
+    /// As they come.
+    AtOnce,
+    /// One after the other, each when those before it leave room: meanwhile the transport holds as much as a window lets come.
+    InTurn,
+}
+
+impl Reading {
+    /// What a call holds that has not begun a message.
+    fn bytes(self) -> u64 {
+        match self {
+            Self::AtOnce => CALL,
+            Self::InTurn => CALL + u64::from(STREAM_WINDOW),
+        }
+    }
+}
+
+/// How many bytes of open calls, and of messages that are not whole yet, may be held, by all and by one.
 #[derive(Debug)]
 pub struct Arrivals {
     held: Arc<AtomicU64>,
     /// Of those whom no client of the configuration is.
     strangers: Arc<AtomicU64>,
     most: AtomicU64,
-    /// A whole message must always find room.
+    /// A call with a whole message must always find room.
     least: u64,
 }
 
-/// What one call holds of messages that are not whole; given back when it is dropped.
+/// What one open call holds; given back when it is dropped.
 #[derive(Debug)]
 pub struct Arrival {
+    /// By itself.
+    call: u64,
+    /// With the message that is not whole.
     held: u64,
     by_all: Arc<AtomicU64>,
     by_one: Arc<AtomicU64>,
@@ -37,7 +66,7 @@ impl Arrivals {
             held: Arc::default(),
             strangers: Arc::default(),
             most: AtomicU64::new(most),
-            least,
+            least: least + Reading::InTurn.bytes(),
         }
     }
 
@@ -46,13 +75,17 @@ impl Arrivals {
         self.most.store(most, Ordering::Relaxed);
     }
 
-    /// The share of a call that begins.
+    /// The share of a call that begins. Whether it may is told by [`Arrival::admit`].
     #[must_use]
-    pub fn begin(&self, caller: Option<&Caller>) -> Arrival {
+    pub fn begin(&self, caller: Option<&Caller>, reading: Reading) -> Arrival {
         let most = self.most.load(Ordering::Relaxed);
         let by_one = caller.map_or(&self.strangers, |caller| caller.quota().arriving());
+        let call = reading.bytes();
+        self.held.fetch_add(call, Ordering::Relaxed);
+        by_one.fetch_add(call, Ordering::Relaxed);
         Arrival {
-            held: 0,
+            call,
+            held: call,
             by_all: Arc::clone(&self.held),
             by_one: Arc::clone(by_one),
             most: most.max(self.least),
@@ -71,14 +104,15 @@ impl Arrival {
     /// Whether it holds the beginning of a message.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.held == 0
+        self.held == self.call
     }
 
-    /// So many bytes are held now.
+    /// So many bytes are held now of a message that is not whole.
     ///
     /// # Errors
-    /// OVERLOADED where they are too many.
+    /// OVERLOADED where they are too many, with all that is held.
     pub fn hold(&mut self, bytes: u64) -> Result<(), Refusal> {
+        let bytes = bytes.saturating_add(self.call);
         let before = std::mem::replace(&mut self.held, bytes);
         if bytes <= before {
             self.by_all.fetch_sub(before - bytes, Ordering::Relaxed);
@@ -88,13 +122,28 @@ impl Arrival {
         let more = bytes - before;
         let all = self.by_all.fetch_add(more, Ordering::Relaxed) + more;
         let own = self.by_one.fetch_add(more, Ordering::Relaxed) + more;
+        self.bounded(all, own)
+    }
+
+    /// Whether one more call may be open.
+    ///
+    /// # Errors
+    /// OVERLOADED where too much is held.
+    pub fn admit(&self) -> Result<(), Refusal> {
+        self.bounded(self.by_all.load(Ordering::Relaxed), self.by_one.load(Ordering::Relaxed))
+    }
+
+    fn bounded(&self, all: u64, own: u64) -> Result<(), Refusal> {
         let limit = if own > self.most_of_one {
             format!(
-                "the {} bytes that messages of one client may have before they are whole",
+                "the {} bytes that calls of one client may hold before their messages are whole",
                 self.most_of_one
             )
         } else if all > self.most {
-            format!("the {} bytes that messages may have before they are whole", self.most)
+            format!(
+                "the {} bytes that calls may hold before their messages are whole",
+                self.most
+            )
         } else {
             return Ok(());
         };
@@ -115,6 +164,8 @@ mod tests {
     use super::*;
     use crate::{admission::Access, config::Config};
 
+    const MIB: u64 = 1 << 20;
+
     fn example() -> Access {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/muhurdar.toml");
         Access::new(&Config::load(path.as_ref()).unwrap().clients)
@@ -124,26 +175,45 @@ mod tests {
     fn one_client_holds_half_and_leaves_the_rest_to_others() {
         let access = example();
         let caller = access.anybody();
-        let arrivals = Arrivals::new(100, 10);
-        let (mut first, mut second) = (arrivals.begin(Some(&caller)), arrivals.begin(Some(&caller)));
-        first.hold(40).unwrap();
-        assert!(matches!(second.hold(11), Err(Refusal::Overloaded { .. })));
+        let arrivals = Arrivals::new(100 * MIB, 10 * MIB);
+        let begin = |caller| arrivals.begin(caller, Reading::AtOnce);
+        let (mut first, mut second) = (begin(Some(&*caller)), begin(Some(&*caller)));
+        first.hold(40 * MIB).unwrap();
+        assert!(matches!(second.hold(11 * MIB), Err(Refusal::Overloaded { .. })));
         drop(second);
-        assert_eq!(arrivals.bytes(), 40);
-        let mut stranger = arrivals.begin(None);
-        stranger.hold(50).unwrap();
-        let again = arrivals.begin(Some(&caller)).hold(11);
+        assert_eq!(arrivals.bytes(), 40 * MIB + CALL);
+        let mut stranger = begin(None);
+        stranger.hold(50 * MIB - CALL).unwrap();
+        let again = begin(Some(&*caller)).hold(11 * MIB);
         assert!(again.is_err(), "of all");
-        first.hold(5).unwrap();
-        arrivals.begin(Some(&caller)).hold(11).unwrap();
+        first.hold(5 * MIB).unwrap();
+        begin(Some(&*caller)).hold(11 * MIB).unwrap();
         drop((first, stranger));
         assert_eq!(arrivals.bytes(), 0);
     }
 
     #[test]
-    fn a_whole_message_always_finds_room() {
-        let arrivals = Arrivals::new(10, 16);
-        arrivals.begin(None).hold(16).unwrap();
-        assert!(arrivals.begin(None).hold(17).is_err());
+    fn a_whole_message_always_finds_room_in_whatever_call() {
+        let arrivals = Arrivals::new(MIB, 16 * MIB);
+        arrivals.begin(None, Reading::InTurn).hold(16 * MIB).unwrap();
+        assert!(arrivals.begin(None, Reading::InTurn).hold(16 * MIB + 1).is_err());
+    }
+
+    #[test]
+    fn calls_that_say_nothing_are_counted_for_what_may_lie_in_their_windows() {
+        let access = example();
+        let caller = access.anybody();
+        let arrivals = Arrivals::new(100 * MIB, MIB);
+        let mut open = Vec::new();
+        let refused = loop {
+            let call = arrivals.begin(Some(&caller), Reading::InTurn);
+            if let Err(refused) = call.admit() {
+                break refused;
+            }
+            open.push(call);
+        };
+        assert!(matches!(refused, Refusal::Overloaded { .. }));
+        assert_eq!(open.len(), 49, "half of a hundred mebibytes");
+        assert!(arrivals.begin(None, Reading::InTurn).hold(MIB).is_ok(), "others");
     }
 }

@@ -37,9 +37,11 @@ pub(super) enum Cause {
     QuotaDocuments,
     /// The client's bytes in flight.
     QuotaBytes,
+    /// The client's large documents in flight.
+    QuotaLarge,
 }
 
-const CAUSES: [(Cause, &str); 9] = [
+const CAUSES: [(Cause, &str); 10] = [
     (Cause::Draining, "draining"),
     (Cause::InFlight, "in_flight"),
     (Cause::QueueFull, "queue_full"),
@@ -49,6 +51,7 @@ const CAUSES: [(Cause, &str); 9] = [
     (Cause::QuotaRate, "quota_rate"),
     (Cause::QuotaDocuments, "quota_documents"),
     (Cause::QuotaBytes, "quota_bytes"),
+    (Cause::QuotaLarge, "quota_large"),
 ];
 
 /// The door's metrics, by priority.
@@ -134,6 +137,9 @@ impl Meters {
             Refusal::Quota {
                 bound: Bound::Bytes, ..
             } => Cause::QuotaBytes,
+            Refusal::Quota {
+                bound: Bound::Large, ..
+            } => Cause::QuotaLarge,
             _ => Cause::InFlight,
         };
         self.turned_away(priority, cause);

@@ -19,16 +19,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub(crate) use self::gate::MESSAGE_OVERHEAD;
 pub use self::{
     access::{Access, Caller},
-    arrival::{Arrival, Arrivals},
+    arrival::{Arrival, Arrivals, Reading},
     gate::{Gate, Place},
     meters::Meters,
     queue::Pace,
-    quota::Bound,
+    quota::{Bound, LargeShare},
     unread::{Departure, Held, Unread},
 };
+pub(crate) use self::{arrival::STREAM_WINDOW, gate::MESSAGE_OVERHEAD};
 use self::{
     queue::{AHEAD_MOST, Queue, Ticket},
     quota::Share,
@@ -82,6 +82,25 @@ pub struct Visit {
     share: Share,
 }
 
+impl Visit {
+    /// When the answer is worth nothing any more.
+    #[must_use]
+    pub fn deadline(&self) -> Instant {
+        self.place.deadline
+    }
+
+    /// One whose answer is there already: it holds its share until that is handed on, and waits for no turn.
+    #[must_use]
+    pub fn without_a_turn(self) -> Admitted {
+        Admitted {
+            deadline: self.place.deadline,
+            turn: 0,
+            ticket: None,
+            _visit: self,
+        }
+    }
+}
+
 impl Admitted {
     /// The token has done its work for this request: it is the next one's turn.
     pub fn signed(&mut self) {
@@ -106,11 +125,9 @@ impl Door {
     /// # Errors
     /// ACCESS where the caller may not be so urgent, QUOTA where it asks for more than its own, DRAINING, DEADLINE, OVERLOADED.
     pub async fn admit(&self, caller: &Caller, errand: Errand) -> Result<Admitted, Refusal> {
-        let Visit { place, share } = self.enter(caller, errand)?;
-        let deadline = place.deadline;
-        let bytes = errand.bytes as u64;
-        self.wait_for_turn(caller, errand.priority, bytes, Visit { place, share }, deadline)
-            .await
+        let visit = self.enter(caller, errand)?;
+        let deadline = Some(visit.deadline());
+        self.turn(caller, visit, Errand { deadline, ..errand }).await
     }
 
     /// Lets somebody in who has to prepare before it can take a turn.
@@ -129,18 +146,15 @@ impl Door {
         taken.inspect_err(|refusal| self.meters.refused(errand.priority, refusal))
     }
 
-    /// Waits for the turn of one who is in, and holds nothing in memory meanwhile.
+    /// Waits for the turn of one who is in. What it came with is counted already; the errand says what it holds while it waits,
+    /// and until when, where that is not what was said when it came in.
     ///
     /// # Errors
     /// DEADLINE, OVERLOADED.
-    pub async fn turn(
-        &self,
-        caller: &Caller,
-        visit: Visit,
-        priority: Priority,
-        deadline: Instant,
-    ) -> Result<Admitted, Refusal> {
-        self.wait_for_turn(caller, priority, 0, visit, deadline).await
+    pub async fn turn(&self, caller: &Caller, visit: Visit, errand: Errand) -> Result<Admitted, Refusal> {
+        let deadline = errand.deadline.unwrap_or(visit.place.deadline);
+        self.wait_for_turn(caller, errand.priority, errand.bytes as u64, visit, deadline)
+            .await
     }
 
     async fn wait_for_turn(

@@ -1,4 +1,4 @@
-//! A client's own bounds: documents a second, documents and bytes in flight.
+//! A client's own bounds: documents a second, documents and bytes in flight, large documents.
 
 use std::{
     sync::{
@@ -11,7 +11,10 @@ use std::{
 use governor::{DefaultDirectRateLimiter, RateLimiter, clock::Clock as _};
 
 use super::unread::Tally;
-use crate::{config, refusal::Refusal};
+use crate::{
+    config,
+    refusal::{LATER, Refusal},
+};
 
 /// What a client has used, and what it may. One for each client; a reload that leaves the rate as it was keeps it.
 #[derive(Debug)]
@@ -26,6 +29,8 @@ pub(super) struct Quota {
 struct Used {
     documents: AtomicUsize,
     bytes: AtomicU64,
+    /// Places of large documents, beside those of all.
+    large: AtomicUsize,
     /// Of messages that are not whole yet, and so no documents.
     arriving: Arc<AtomicU64>,
     /// Of answers that it has not taken yet.
@@ -40,6 +45,10 @@ pub(super) struct Share {
     used: Arc<Used>,
     bytes: u64,
 }
+
+/// A client's share of the places for large documents; given back when it is dropped.
+#[derive(Debug)]
+pub struct LargeShare(Arc<Used>);
 
 impl Quota {
     pub(super) fn new(limits: config::Quota, before: Option<&Self>) -> Self {
@@ -76,6 +85,7 @@ impl Quota {
             Bound::Rate => limits.documents_per_second.is_some(),
             Bound::Documents => limits.in_flight.is_some(),
             Bound::Bytes => limits.in_flight_bytes.is_some(),
+            Bound::Large => true,
         };
         let count = |bound: Bound| self.used.refused[bound as usize].load(Ordering::Relaxed);
         Bound::ALL
@@ -89,11 +99,29 @@ impl Quota {
     /// # Errors
     /// QUOTA, with the bound that was reached.
     pub(super) fn take(&self, bytes: u64, soon: impl Fn() -> Duration) -> Result<Share, Refusal> {
-        self.try_take(bytes, soon).inspect_err(|refusal| {
-            if let Refusal::Quota { bound, .. } = refusal {
-                self.used.refused[*bound as usize].fetch_add(1, Ordering::Relaxed);
-            }
-        })
+        self.try_take(bytes, soon).inspect_err(|refusal| self.count(refusal))
+    }
+
+    /// Takes a place of a large document, of which a client may have `most` where its quota says nothing.
+    ///
+    /// # Errors
+    /// QUOTA where it has as many as it may.
+    pub(super) fn take_large(&self, most: usize) -> Result<LargeShare, Refusal> {
+        let taken = self.used.large.fetch_add(1, Ordering::Relaxed);
+        let share = LargeShare(Arc::clone(&self.used));
+        let most = self.limits.large_in_flight.unwrap_or(most);
+        if taken < most {
+            return Ok(share);
+        }
+        let refusal = refusal(Bound::Large, format!("{most} large documents in flight"), LATER);
+        self.count(&refusal);
+        Err(refusal)
+    }
+
+    fn count(&self, refusal: &Refusal) {
+        if let Refusal::Quota { bound, .. } = refusal {
+            self.used.refused[*bound as usize].fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     fn try_take(&self, bytes: u64, soon: impl Fn() -> Duration) -> Result<Share, Refusal> {
@@ -130,10 +158,12 @@ pub enum Bound {
     Documents,
     /// Bytes in flight.
     Bytes,
+    /// Large documents in flight.
+    Large,
 }
 
 impl Bound {
-    pub(super) const ALL: [Self; 3] = [Self::Rate, Self::Documents, Self::Bytes];
+    pub(super) const ALL: [Self; 4] = [Self::Rate, Self::Documents, Self::Bytes, Self::Large];
 
     /// Its key in `[client.quota]`.
     #[must_use]
@@ -142,6 +172,7 @@ impl Bound {
             Self::Rate => "documents_per_second",
             Self::Documents => "in_flight",
             Self::Bytes => "in_flight_bytes",
+            Self::Large => "large_in_flight",
         }
     }
 }
@@ -151,6 +182,12 @@ fn refusal(bound: Bound, limit: String, retry_after: Duration) -> Refusal {
         bound,
         limit,
         retry_after: retry_after.max(Duration::from_millis(1)),
+    }
+}
+
+impl Drop for LargeShare {
+    fn drop(&mut self) {
+        self.0.large.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -195,7 +232,7 @@ mod tests {
         let first = quota.take(60, soon).unwrap();
         assert_eq!(bound(quota.take(41, soon)), (Bound::Bytes, SOON));
         let refused: Vec<_> = quota.refusals().collect();
-        assert_eq!(refused, [(Bound::Documents, 0), (Bound::Bytes, 1)]);
+        assert_eq!(refused, [(Bound::Documents, 0), (Bound::Bytes, 1), (Bound::Large, 0)]);
         let second = quota.take(40, soon).unwrap();
         assert_eq!(bound(quota.take(0, soon)), (Bound::Documents, SOON));
         drop((first, second));
@@ -226,6 +263,27 @@ mod tests {
             ..limits
         };
         assert!(Quota::new(more, Some(&quota)).take(1, soon).is_ok());
+    }
+
+    #[test]
+    fn large_documents_have_places_of_their_own_whether_or_not_the_quota_names_them() {
+        let large = |outcome: Result<LargeShare, Refusal>| match outcome {
+            Err(Refusal::Quota { bound, limit, .. }) => (bound, limit),
+            other => panic!("{other:?}"),
+        };
+        let quota = Quota::new(config::Quota::default(), None);
+        let first = quota.take_large(1).unwrap();
+        let refused = large(quota.take_large(1));
+        assert_eq!(refused, (Bound::Large, "1 large documents in flight".to_owned()));
+        assert!(quota.refusals().any(|refused| refused == (Bound::Large, 1)));
+        drop(first);
+        drop(quota.take_large(1).unwrap());
+
+        let none = config::Quota {
+            large_in_flight: Some(0),
+            ..config::Quota::default()
+        };
+        assert!(Quota::new(none, None).take_large(1).is_err());
     }
 
     #[test]

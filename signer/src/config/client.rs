@@ -41,6 +41,13 @@ pub struct Client {
 }
 
 impl Client {
+    /// Spells its identity as certificates are read: host names are the same in capitals (RFC 4343).
+    pub(super) fn spell_identity(&mut self) {
+        if let Some(host) = self.identity.strip_prefix("dns:") {
+            self.identity = format!("dns:{}", host.to_ascii_lowercase());
+        }
+    }
+
     /// Adds what its file names.
     pub(super) fn read_taxpayers(&mut self) -> Result<(), ConfigError> {
         let Some(path) = &self.taxpayers_file else {
@@ -71,6 +78,8 @@ pub struct Quota {
     pub in_flight: Option<usize>,
     /// Their size together.
     pub in_flight_bytes: Option<ByteSize>,
+    /// Calls of `SealLarge` at a time, 0: none; without it half of `limits.large_in_flight`, so that nobody takes the places of all.
+    pub large_in_flight: Option<usize>,
 }
 
 /// How urgent a document is. The wire's `Priority`, most urgent first.

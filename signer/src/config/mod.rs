@@ -6,6 +6,7 @@
 
 mod client;
 mod form;
+mod secrets;
 mod seeing;
 mod token;
 mod validate;
@@ -74,6 +75,10 @@ pub struct Server {
     /// Address of the metrics and health listener; plain HTTP, so keep it on loopback or a management network.
     #[serde(default = "default_admin_listen")]
     pub admin_listen: SocketAddr,
+    /// Names by which the admin listener may be asked for, beside `localhost` and addresses: a browser that was led here by another
+    /// name gets nothing.
+    #[serde(default)]
+    pub admin_hosts: Vec<String>,
     /// The listener's own certificate and the authority of its clients.
     pub tls: Tls,
     /// Folder that outlives the process: the PIN latches. Without it they end with the process.
@@ -84,7 +89,7 @@ pub struct Server {
     /// How long everything admitted may take to be answered after SIGTERM.
     #[serde(default = "default_drain_timeout", deserialize_with = "duration")]
     pub drain_timeout: Duration,
-    /// How long a TLS handshake may take.
+    /// How long a TLS handshake may take, and a request to the admin listener to come.
     #[serde(default = "default_handshake_timeout", deserialize_with = "duration")]
     pub handshake_timeout: Duration,
     /// How often a connection is asked for a sign of life.
@@ -150,8 +155,8 @@ pub struct Limits {
     pub attributes: u32,
     /// Documents that may be admitted and unanswered at a time.
     pub in_flight: usize,
-    /// Their size together; that of messages that are not whole yet, of which one client may have half; and that of answers
-    /// that are not read yet, likewise.
+    /// Their size together; that of open calls and of messages that are not whole yet, of which one client may have half; and that
+    /// of answers that are not read yet, likewise.
     pub in_flight_bytes: ByteSize,
     /// Documents, of those in flight, that may wait for their turn.
     pub queue: usize,
@@ -161,7 +166,7 @@ pub struct Limits {
     pub bulk_percent: u64,
     /// Size of a document in `SealLarge`.
     pub large_document: ByteSize,
-    /// Calls of `SealLarge` at a time.
+    /// Calls of `SealLarge` at a time; half of them one client's, where its quota says nothing.
     pub large_in_flight: usize,
     /// Longest time that one may take.
     #[serde(deserialize_with = "duration")]
@@ -173,7 +178,7 @@ pub struct Limits {
     /// Longest time that a document may take from its admission to its answer, where the caller names none.
     #[serde(deserialize_with = "duration")]
     pub request_timeout: Duration,
-    /// Longest time that a message may take to arrive.
+    /// Longest time that a message may take to arrive; and that a document of `SealLarge` may bring less than 64 KiB, or not be read.
     #[serde(deserialize_with = "duration")]
     pub arrival_timeout: Duration,
 }
@@ -322,6 +327,7 @@ impl Config {
         })?;
         config.resolve(folder);
         for client in &mut config.clients {
+            client.spell_identity();
             client.read_taxpayers()?;
         }
         config.validate().map_err(|reason| ConfigError::Invalid {

@@ -213,3 +213,122 @@ fn traces_go_to_a_url_and_a_share_is_from_0_to_1() {
         assert!(error.contains(complaint), "{error}");
     }
 }
+
+#[test]
+fn settings_that_make_no_sense_are_refused_with_their_name() {
+    let server = |line: &str| format!("[server]\n{line}\n{SMALL}");
+    let token = |line: &str| format!("{SMALL}\n{line}\n");
+    let under = |section: &str, line: &str| format!("{SMALL}\n[{section}]\n{line}\n");
+    let client =
+        |identity: &str, more: &str| format!("{SMALL}\n[[client]]\nname = \"c\"\nidentity = \"{identity}\"\n{more}\n");
+    let another = |environment: &str, isolation: &str| {
+        format!(
+            "{SMALL}\nenvironment = {{ CONF = \"a\" }}\n[[token]]\nname = \"u\"\nmodule = \"m.so\"\nslot = 1\npin_env = \"P\"\n\
+             environment = {environment}\nisolation = \"{isolation}\"\n"
+        )
+    };
+    let bad = [
+        (server("max_connections = 0"), "server.max_connections is 0"),
+        (
+            server("max_connections_per_client = 0"),
+            "server.max_connections_per_client",
+        ),
+        (server("drain_timeout = \"0s\""), "server.drain_timeout"),
+        (server("handshake_timeout = \"0s\""), "server.handshake_timeout"),
+        (server("keep_alive_interval = \"0s\""), "server.keep_alive_interval"),
+        (server("keep_alive_timeout = \"0s\""), "server.keep_alive_timeout"),
+        (server("handshake_timeout = \"169h\""), "to 168h"),
+        (
+            server("listen = \"127.0.0.1:7443\"\nadmin_listen = \"127.0.0.1:7443\""),
+            "server.admin_listen",
+        ),
+        (server("admin_hosts = [\"https://muhurdar\"]"), "server.admin_hosts"),
+        (server("admin_hosts = [\"muhurdar:7480\"]"), "server.admin_hosts"),
+        (under("limits", "request_timeout = \"0s\""), "limits.request_timeout"),
+        (under("limits", "arrival_timeout = \"0s\""), "limits.arrival_timeout"),
+        (under("limits", "large_timeout = \"0s\""), "limits.large_timeout"),
+        // Added to one another or to now, these would overflow.
+        (
+            under("limits", "request_timeout = \"5000000000h\""),
+            "limits.request_timeout",
+        ),
+        (
+            under("limits", "large_timeout = \"5000000000h\""),
+            "limits.large_timeout",
+        ),
+        (under("idempotency", "window = \"0s\""), "idempotency.window"),
+        (under("idempotency", "window = \"5000000000h\""), "idempotency.window"),
+        (under("idempotency", "bytes = \"9 EiB\""), "idempotency.bytes"),
+        (token("call_budget = \"0s\""), "call_budget"),
+        (token("call_budget = \"5000000000h\""), "call_budget"),
+        (token("heartbeat = \"5000000000h\""), "heartbeat"),
+        (token("engines = 0"), "engines"),
+        (another("{ CONF = \"b\" }", "none"), "\"t\" and \"u\" set CONF"),
+        (client("dns:", ""), "identity"),
+        (client("dns:şube.example", ""), "identity"),
+        (client("uid:root", ""), "uid:1000"),
+        (client("uid:007", ""), "uid:1000"),
+        (client("cn:c", "[client.quota]\nin_flight = 0"), "quota.in_flight is 0"),
+        (
+            client("cn:c", "[client.quota]\nin_flight_bytes = \"0 B\""),
+            "quota.in_flight_bytes",
+        ),
+    ];
+    for (text, complaint) in bad {
+        match parse(&text) {
+            Ok(_) => panic!("{text}"),
+            Err(error) => assert!(error.to_string().contains(complaint), "{error}: {complaint}"),
+        }
+    }
+    let good = [
+        another("{ CONF = \"a\" }", "none"),
+        another("{ CONF = \"b\" }", "process"),
+        token("heartbeat = \"0s\""),
+        under("log", "slow_request = \"0s\""),
+        under("idempotency", "entries = 0"),
+        server("listen = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\""),
+        client("uid:0", "[client.quota]\nlarge_in_flight = 0"),
+    ];
+    for text in good {
+        parse(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+    }
+}
+
+#[test]
+fn a_host_name_in_capitals_is_the_one_in_the_certificate() {
+    let text = format!("{SMALL}\n[[client]]\nname = \"c\"\nidentity = \"dns:Branch-1.Example\"\n");
+    assert_eq!(parse(&text).unwrap().clients[0].identity, "dns:branch-1.example");
+    let twice = format!("{text}[[client]]\nname = \"d\"\nidentity = \"dns:branch-1.EXAMPLE\"\n");
+    assert!(parse(&twice).unwrap_err().to_string().contains("client identity"));
+}
+
+#[test]
+fn a_pin_or_key_that_everybody_may_read_is_pointed_out() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let text = SMALL.replace("/etc/muhurdar/server.key", "server.key");
+    let config = Config::parse(&text, Path::new("muhurdar.toml"), folder.path()).unwrap();
+    let write = |name: &str, mode: u32| {
+        let file = folder.path().join(name);
+        std::fs::write(&file, "secret").unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    assert_eq!(
+        config.open_secrets(),
+        [""; 0],
+        "what is not there is complained of elsewhere"
+    );
+    write("pin", 0o600);
+    write("server.key", 0o400);
+    assert_eq!(config.open_secrets(), [""; 0]);
+    write("pin", 0o644);
+    std::fs::remove_file(folder.path().join("server.key")).unwrap();
+    write("server.key", 0o604);
+    let said = config.open_secrets();
+    assert_eq!(said.len(), 2);
+    assert!(
+        said[0].contains("PIN of token \"t\"") && said[1].contains("server.tls"),
+        "{said:?}"
+    );
+    assert!(!said.iter().any(|line| line.contains("secret")), "{said:?}");
+}

@@ -23,7 +23,7 @@ pub use self::{
     rules::Rules,
 };
 use crate::{
-    admission::{Admitted, Caller, Door, Errand, Gate},
+    admission::{Admitted, Caller, Door, Errand, Gate, Visit},
     compute::Compute,
     config::{Call, Priority, UnnamedSealer, is_taxpayer},
     idempotency::Idempotency,
@@ -99,13 +99,13 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Seals a document, or says why not.
+    /// Seals a document, or says why not. One that has been let in before brings its visit.
     ///
     /// # Errors
     /// Every row of the contract's error table that concerns a document.
-    pub async fn seal(&self, caller: &Caller, request: Request) -> Result<Sealed, Refusal> {
+    pub async fn seal(&self, caller: &Caller, request: Request, visit: Option<Visit>) -> Result<Sealed, Refusal> {
         let (document_type, priority, begun) = (request.expect, request.priority, Instant::now());
-        let outcome = self.seal_unmeasured(caller, request).await;
+        let outcome = self.seal_unmeasured(caller, request, visit).await;
         match &outcome {
             Ok(sealed) => {
                 self.metrics.sealed(sealed.receipt.document_type);
@@ -116,7 +116,12 @@ impl Pipeline {
         outcome
     }
 
-    async fn seal_unmeasured(&self, caller: &Caller, request: Request) -> Result<Sealed, Refusal> {
+    async fn seal_unmeasured(
+        &self,
+        caller: &Caller,
+        request: Request,
+        visit: Option<Visit>,
+    ) -> Result<Sealed, Refusal> {
         let now = Timestamp::now();
         caller.may(Call::Seal)?;
         let seal = self.seal_of(caller, &request.taxpayer)?;
@@ -126,7 +131,13 @@ impl Pipeline {
             bytes: request.document.len(),
             deadline: request.deadline,
         };
-        let mut admitted = self.door.admit(caller, errand).await?;
+        let mut admitted = match visit {
+            None => self.door.admit(caller, errand).await?,
+            Some(visit) => {
+                let deadline = Some(visit.deadline());
+                self.door.turn(caller, visit, Errand { deadline, ..errand }).await?
+            }
+        };
 
         let document = request.document;
         let rules = self.rules.load_full();

@@ -18,6 +18,8 @@ pub struct Rules {
     pub(super) large: xades::Limits,
     /// Longest time that such a one may take.
     pub(super) large_timeout: Duration,
+    /// Longest time that one may bring, or take, nothing to speak of.
+    pub(super) large_patience: Duration,
     pub(super) forms: Forms,
     pub(super) unnamed_sealer: UnnamedSealer,
 }
@@ -36,6 +38,7 @@ impl Rules {
             limits,
             large,
             large_timeout: config.limits.large_timeout,
+            large_patience: config.limits.arrival_timeout,
             forms: Forms::new(config),
             unnamed_sealer: config.sealing.unnamed_sealer,
         }

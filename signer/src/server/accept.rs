@@ -11,7 +11,7 @@ use std::{
     io,
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use tokio::{
@@ -29,7 +29,6 @@ use super::{
 
 /// Connections whose handshake is done and that wait for the server to take them.
 const WAITING: usize = 64;
-const TELL_EVERY: Duration = Duration::from_secs(1);
 
 /// Where finished handshakes go.
 pub(super) type Connections = mpsc::Receiver<io::Result<Connection>>;
@@ -98,13 +97,17 @@ struct Handshakes(Mutex<Begun>);
 #[derive(Debug, Default)]
 struct Begun {
     next: u64,
-    /// The place that each has, and what ends it when it is dropped.
-    under_way: BTreeMap<u64, (Place, oneshot::Sender<()>)>,
+    /// The place that each has, and what ends it.
+    under_way: BTreeMap<u64, (Place, oneshot::Sender<MakeRoom>)>,
 }
+
+/// What a handshake is told that is to end: to hand its place on once its connection is closed. Sooner there would be more
+/// connections than places, each with a descriptor.
+type MakeRoom = (Place, oneshot::Sender<Place>);
 
 impl Handshakes {
     /// One more; it is to end when the receiver is ready.
-    fn begin(&self, place: Place) -> (u64, oneshot::Receiver<()>) {
+    fn begin(&self, place: Place) -> (u64, oneshot::Receiver<MakeRoom>) {
         let (end, ended) = oneshot::channel();
         let mut begun = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let number = begun.next;
@@ -121,10 +124,20 @@ impl Handshakes {
     }
 
     /// Ends the oldest, for its place.
-    fn make_room(&self) -> Option<Place> {
-        let mut begun = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (_, (place, _end)) = begun.under_way.pop_first()?;
-        Some(place)
+    async fn make_room(&self) -> Option<Place> {
+        let oldest = self
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .under_way
+            .pop_first();
+        let (_, (place, end)) = oldest?;
+        let (hand_on, handed_on) = oneshot::channel();
+        match end.send((place, hand_on)) {
+            Ok(()) => handed_on.await.ok(),
+            // It has just come to its end by itself.
+            Err((place, _)) => Some(place),
+        }
     }
 }
 
@@ -154,24 +167,26 @@ struct Acceptor {
 
 impl Acceptor {
     async fn accept_tcp(self, listener: TcpListener) {
-        let mut turned_away = TurnedAway::default();
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
                 () = self.out.closed() => return,
             };
+            // Where there are no descriptors left, that of the oldest handshake is enough for the next.
+            if accepted.is_err() {
+                drop(self.handshakes.make_room().await);
+            }
             let Some((stream, address)) = accepted_or_pause(accepted).await else {
                 continue;
             };
             let settings = self.live.settings();
             // Nobody is known before the handshake: those in it share the cap of all.
             let most = settings.max_connections;
-            let place = self.places.take(most).or_else(|| {
-                if let Some(connections) = turned_away.one_more(Instant::now()) {
-                    tracing::warn!(connections, last = %address, limit = most, "max_connections reached: the oldest handshakes, or who came, are turned away");
-                }
-                self.handshakes.make_room()
-            });
+            let mut place = self.places.take(most);
+            if place.is_none() {
+                tracing::warn!(%address, limit = most, "max_connections reached: the oldest handshake, or who came, is turned away");
+                place = self.handshakes.make_room().await.or_else(|| self.places.take(most));
+            }
             let Some(place) = place else {
                 continue;
             };
@@ -179,15 +194,19 @@ impl Acceptor {
             let (number, made_room) = self.handshakes.begin(place);
             tokio::spawn(async move {
                 let outcome = tokio::select! {
-                    outcome = timeout(limit, this.handshake(stream, address)) => Some(outcome),
-                    _ = made_room => None,
+                    outcome = timeout(limit, this.handshake(stream, address)) => Ok(outcome),
+                    make_room = made_room => Err(make_room),
                 };
                 let place = this.handshakes.end(number);
                 match outcome {
-                    Some(Ok(Ok((stream, peer)))) => this.let_in(stream, peer, place).await,
-                    Some(Ok(Err(error))) => tracing::info!(%address, %error, "TLS handshake failed"),
-                    Some(Err(_)) => tracing::info!(%address, ?limit, "TLS handshake timed out"),
-                    None => {}
+                    Ok(Ok(Ok((stream, peer)))) => this.let_in(stream, peer, place).await,
+                    Ok(Ok(Err(error))) => tracing::info!(%address, %error, "TLS handshake failed"),
+                    Ok(Err(_)) => tracing::info!(%address, ?limit, "TLS handshake timed out"),
+                    Err(make_room) => {
+                        if let Ok((place, hand_on)) = make_room {
+                            drop(hand_on.send(place));
+                        }
+                    }
                 }
             });
         }
@@ -206,9 +225,10 @@ impl Acceptor {
         let settings = self.live.settings();
         let identity: Arc<str> = self.live.access().identity(peer.names.as_deref()).into();
         let (most, most_of_it) = (settings.max_connections, settings.max_connections_per_client);
-        let place = place
-            .or_else(|| self.places.take(most))
-            .or_else(|| self.handshakes.make_room());
+        let mut place = place.or_else(|| self.places.take(most));
+        if place.is_none() {
+            place = self.handshakes.make_room().await;
+        }
         let Some(place) = place.and_then(|place| place.known_as(Arc::clone(&identity), most_of_it)) else {
             tracing::warn!(
                 client = &*identity,
@@ -245,27 +265,8 @@ impl Acceptor {
     }
 }
 
-/// Connections that were refused because all places were taken. One line a second tells of them: a crowd must not fill the disk
-/// as well.
-#[derive(Debug, Default)]
-struct TurnedAway {
-    untold: u64,
-    told: Option<Instant>,
-}
-
-impl TurnedAway {
-    /// How many are to be told of now, where it is time again.
-    fn one_more(&mut self, now: Instant) -> Option<u64> {
-        self.untold += 1;
-        if self.told.is_some_and(|told| now < told + TELL_EVERY) {
-            return None;
-        }
-        self.told = Some(now);
-        Some(std::mem::take(&mut self.untold))
-    }
-}
-
-async fn accepted_or_pause<T>(accepted: io::Result<T>) -> Option<T> {
+/// What was accepted; where nothing was, waits a little, so that what cannot be accepted is not tried without a pause.
+pub(super) async fn accepted_or_pause<T>(accepted: io::Result<T>) -> Option<T> {
     match accepted {
         Ok(accepted) => Some(accepted),
         Err(error) => {
@@ -279,17 +280,9 @@ async fn accepted_or_pause<T>(accepted: io::Result<T>) -> Option<T> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use futures_util::poll;
 
-    #[test]
-    fn a_crowd_is_told_of_once_a_second_and_none_of_it_is_forgotten() {
-        let (mut turned_away, begin) = (TurnedAway::default(), Instant::now());
-        let mut at = |ms| turned_away.one_more(begin + Duration::from_millis(ms));
-        assert_eq!(at(0), Some(1), "the first at once");
-        assert_eq!((at(1), at(500), at(999)), (None, None, None));
-        assert_eq!((at(1000), at(1001)), (Some(4), None));
-        assert_eq!(at(60_000), Some(2));
-    }
+    use super::*;
 
     #[test]
     fn a_place_is_counted_for_its_identity_and_for_all() {
@@ -308,20 +301,26 @@ mod tests {
         assert!(places.0.lock().unwrap().is_empty());
     }
 
-    #[test]
-    fn the_oldest_handshake_makes_room() {
+    #[tokio::test]
+    async fn the_oldest_handshake_makes_room_once_its_connection_is_closed() {
         let (places, handshakes) = (Arc::new(Places::default()), Handshakes::default());
         let (first, mut made_room) = handshakes.begin(places.take(2).unwrap());
         let (second, mut stays) = handshakes.begin(places.take(2).unwrap());
         assert!(places.take(2).is_none());
-        let place = handshakes.make_room().unwrap();
-        assert_eq!(made_room.try_recv(), Err(oneshot::error::TryRecvError::Closed));
-        assert_eq!(stays.try_recv(), Err(oneshot::error::TryRecvError::Empty));
+        let mut room = Box::pin(handshakes.make_room());
+        assert!(poll!(&mut room).is_pending(), "its connection is open");
+        let (place, hand_on) = made_room.try_recv().unwrap();
+        assert!(stays.try_recv().is_err(), "the younger goes on");
         assert!(handshakes.end(first).is_none(), "somebody else has it");
+        hand_on.send(place).unwrap();
+        let place = room.await.unwrap();
         assert!(places.take(2).is_none());
         drop(place);
-        drop(handshakes.end(second).unwrap());
-        assert!(handshakes.make_room().is_none());
+        // One that has come to its end meanwhile is not waited for.
+        drop(stays);
+        drop(handshakes.make_room().await.unwrap());
+        assert!(handshakes.end(second).is_none());
+        assert!(handshakes.make_room().await.is_none());
         assert!(places.0.lock().unwrap().is_empty());
     }
 }

@@ -1,5 +1,6 @@
-//! A call's body on its way in. The transport holds a message in memory until it is whole, and only then asks anybody; so it
-//! is here that those bytes are bounded, by all and by one client, and that a message may not take for ever.
+//! A call's body on its way in. The transport makes room for a message as soon as it announces its length, holds it until it is
+//! whole, and only then asks anybody; so it is here that those bytes are bounded, by all and by one client, and that a message
+//! may not take for ever.
 //!
 //! The transport makes room for a message when it has read the message's prefix, beside what it holds already: a frame that
 //! brings the prefix and the message would be copied once more, into room for two. So a frame is cut behind each prefix.
@@ -18,24 +19,33 @@ use tonic::{Status, body::Body};
 use tower::util::MapRequestLayer;
 
 use super::{Live, Peer, status::status};
-use crate::{admission::Arrival, pipeline::Pipeline, refusal::Refusal, telemetry::Metrics};
+use crate::{
+    admission::{Arrival, Reading},
+    pipeline::Pipeline,
+    refusal::Refusal,
+    telemetry::Metrics,
+};
 
-/// Watches over every call's body.
+/// Watches over every call's body, of which no message may have more bytes than `largest`.
 pub(super) fn layer(
     pipeline: &Arc<Pipeline>,
     live: &Arc<Live>,
+    largest: u64,
 ) -> MapRequestLayer<impl Fn(http::Request<Body>) -> http::Request<Body> + Clone + Send + Sync + 'static> {
     let (pipeline, live) = (Arc::clone(pipeline), Arc::clone(live));
     MapRequestLayer::new(move |request: http::Request<Body>| {
         let peer = request.extensions().get::<Arc<Peer>>();
         let caller = live.known(peer.map(|peer| &**peer));
-        let arrival = pipeline.gate.arrivals().begin(caller.as_deref());
+        let reading = reading(request.uri().path());
+        let arrival = pipeline.gate.arrivals().begin(caller.as_deref(), reading);
         let (patience, metrics) = (live.settings().arrival_timeout, Arc::clone(&pipeline.metrics));
         request.map(|body| {
             Body::new(Arriving {
                 body,
+                largest,
                 framing: Framing::default(),
                 rest: Bytes::new(),
+                begun: false,
                 arrival,
                 wait: Wait::new(patience),
                 metrics,
@@ -44,12 +54,23 @@ pub(super) fn layer(
     })
 }
 
+/// How the messages of a method are read. A method that is not known here may take its time.
+fn reading(path: &str) -> Reading {
+    match path.rsplit_once('/') {
+        Some((_, "Seal" | "SealBatch" | "SealDigest" | "ListSeals" | "GetSeal" | "Check" | "Watch")) => Reading::AtOnce,
+        _ => Reading::InTurn,
+    }
+}
+
 /// A body that is watched over.
 struct Arriving {
     body: Body,
+    largest: u64,
     framing: Framing,
     /// What came with a prefix, behind it.
     rest: Bytes,
+    /// It was asked for something.
+    begun: bool,
     arrival: Arrival,
     wait: Wait,
     metrics: Arc<Metrics>,
@@ -63,7 +84,7 @@ impl Arriving {
         if passed.whole {
             self.wait.begin_anew();
         }
-        match self.arrival.hold(self.framing.held()) {
+        match self.arrival.hold(self.framing.held(self.largest)) {
             Ok(()) => Ok(Frame::data(data)),
             Err(refusal) => Err(self.refuse(&refusal)),
         }
@@ -81,6 +102,10 @@ impl http_body::Body for Arriving {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = &mut *self;
+        if !std::mem::replace(&mut this.begun, true) {
+            let admitted = this.arrival.admit();
+            admitted.map_err(|refusal| this.refuse(&refusal))?;
+        }
         if !this.rest.is_empty() {
             let rest = std::mem::take(&mut this.rest);
             return Poll::Ready(Some(this.pass(rest)));
@@ -175,9 +200,16 @@ impl Framing {
         }
     }
 
-    /// Bytes of the message that is not whole.
-    fn held(&self) -> u64 {
-        self.head as u64 + self.come
+    /// Bytes that are held for the message that is not whole: those that it has announced. For one that is larger than the
+    /// largest, which the transport refuses, no room is made.
+    fn held(&self, largest: u64) -> u64 {
+        let announced = u64::from(self.length);
+        let announced = if self.head < PREFIX || announced > largest {
+            0
+        } else {
+            announced
+        };
+        self.head as u64 + announced
     }
 }
 
@@ -240,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_held_is_the_message_that_is_not_whole_wherever_it_is_cut() {
+    fn what_is_held_is_what_was_announced_and_is_not_whole_wherever_it_is_cut() {
         let bytes = [message(3), message(0), message(300), message(1)].concat();
         let whole_at = [8, 13, 318, 324];
         // Behind the prefixes of messages that are not empty, so that room can be made for each before it comes.
@@ -263,7 +295,12 @@ mod tests {
                         "{size}: {passed}"
                     );
                     let last = whole_at.iter().rfind(|at| **at <= passed).copied().unwrap_or(0);
-                    assert_eq!(framing.held(), (passed - last) as u64, "{size}: {passed}");
+                    let next = whole_at.iter().find(|at| **at > passed).copied().unwrap_or(last);
+                    let head = (passed - last).min(PREFIX);
+                    let announced = if head < PREFIX { head } else { next - last };
+                    assert_eq!(framing.held(300), announced as u64, "{size}: {passed}");
+                    let without_the_largest = if announced > 299 { PREFIX } else { announced };
+                    assert_eq!(framing.held(299), without_the_largest as u64, "{size}: {passed}");
                 }
             }
             assert_eq!((passed, &cuts[..]), (bytes.len(), &cut_at[..]), "{size}");

@@ -1,10 +1,13 @@
 //! `SealLarge`: chunks in, chunks out.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use muhurdar_proto::seal::v1 as wire;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::timeout};
 use tonic::{Status, Streaming};
 use wire::{seal_large_request::Part as Ask, seal_large_response::Part};
 
@@ -26,6 +29,8 @@ pub(super) struct LargeCall {
     pub(super) pipeline: Arc<Pipeline>,
     pub(super) caller: Arc<Caller>,
     pub(super) deadline: Option<Instant>,
+    /// How long its header may take to come.
+    pub(super) patience: Duration,
     pub(super) answers: mpsc::Sender<Result<wire::SealLargeResponse, Status>>,
 }
 
@@ -73,12 +78,14 @@ impl LargeCall {
     }
 
     async fn answer(&self, mut requests: Streaming<wire::SealLargeRequest>) -> Result<(), Ended> {
-        let Some(Ask::Header(header)) = next(&mut requests).await? else {
+        let header = timeout(self.patience, next(&mut requests)).await;
+        let header = header.map_err(|_| Refusal::Deadline("passed before the header came (limits.arrival_timeout)"))?;
+        let Some(Ask::Header(header)) = header? else {
             return Err(malformed("header", "must come first").into());
         };
         let (request, whole) = read_large(header, self.deadline)?;
-        let incoming = self.pipeline.begin_large(&self.caller, request).await?;
-        take_all(&incoming, &mut requests).await?;
+        let mut incoming = self.pipeline.begin_large(&self.caller, request).await?;
+        take_all(&mut incoming, &mut requests).await?;
         let sealed = self.pipeline.finish_large(&self.caller, incoming).await?;
         self.pipeline.metrics.sealed(sealed.receipt.document_type);
         self.hand_out(sealed, whole).await
@@ -123,7 +130,7 @@ impl LargeCall {
     }
 }
 
-async fn take_all(incoming: &Incoming, requests: &mut Streaming<wire::SealLargeRequest>) -> Result<(), Ended> {
+async fn take_all(incoming: &mut Incoming, requests: &mut Streaming<wire::SealLargeRequest>) -> Result<(), Ended> {
     loop {
         match incoming.patience(next(requests)).await?? {
             Some(Ask::Chunk(chunk)) => {

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use arc_swap::{ArcSwap, Guard};
 
-use super::{identity::Peer, tls::Trust};
+use super::{descriptors, identity::Peer, tls::Trust};
 use crate::{
     admission::{Access, Caller},
     config::Config,
@@ -20,35 +20,39 @@ pub struct Live {
 }
 
 /// Numbers of the configuration that a reload may change.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Settings {
     pub(super) handshake_timeout: Duration,
     pub(super) arrival_timeout: Duration,
+    /// As many as there are descriptors for.
     pub(super) max_connections: usize,
     pub(super) max_connections_per_client: usize,
     pub(super) batch_items: usize,
     pub(super) stream_in_flight: usize,
+    pub(super) admin_hosts: Vec<String>,
 }
 
 impl Settings {
-    fn of(config: &Config) -> Self {
+    fn of(config: &Config, most: usize) -> Self {
         Self {
             handshake_timeout: config.server.handshake_timeout,
             arrival_timeout: config.limits.arrival_timeout,
-            max_connections: config.server.max_connections,
+            max_connections: most,
             max_connections_per_client: config.server.max_connections_per_client,
             batch_items: config.limits.batch_items,
             stream_in_flight: config.limits.stream_in_flight,
+            admin_hosts: config.server.admin_hosts.clone(),
         }
     }
 }
 
 impl Live {
-    pub(super) fn new(config: &Config, trust: Trust) -> Arc<Self> {
+    /// With so many connections at the most.
+    pub(super) fn new(config: &Config, trust: Trust, most: usize) -> Arc<Self> {
         Arc::new(Self {
             access: ArcSwap::from_pointee(Access::new(&config.clients)),
             trust: ArcSwap::from_pointee(trust),
-            settings: ArcSwap::from_pointee(Settings::of(config)),
+            settings: ArcSwap::from_pointee(Settings::of(config, most)),
         })
     }
 
@@ -58,7 +62,9 @@ impl Live {
         let access = Access::after(&self.access.load(), &config.clients);
         self.trust.store(Arc::new(trust));
         self.access.store(Arc::new(access));
-        self.settings.store(Arc::new(Settings::of(config)));
+        // Where there are hardly any descriptors, those who are connected are served on.
+        let most = descriptors::connections(config).unwrap_or(self.settings().max_connections);
+        self.settings.store(Arc::new(Settings::of(config, most)));
     }
 
     pub(crate) fn trust(&self) -> Guard<Arc<Trust>> {

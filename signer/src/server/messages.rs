@@ -29,7 +29,7 @@ pub(super) fn read_document_type(asked: i32) -> Result<Option<DocumentType>, Ref
         .map_err(|_| unknown_value("document_type"))
 }
 
-fn read_priority(asked: i32) -> Result<Priority, Refusal> {
+pub(super) fn read_priority(asked: i32) -> Result<Priority, Refusal> {
     match wire::Priority::try_from(asked) {
         Ok(wire::Priority::Interactive) => Ok(Priority::Interactive),
         Ok(wire::Priority::Unspecified | wire::Priority::Normal) => Ok(Priority::Normal),

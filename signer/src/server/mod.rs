@@ -8,6 +8,7 @@ pub mod admin;
 mod arriving;
 mod connection;
 mod contained;
+mod descriptors;
 mod identity;
 mod large;
 mod leaving;
@@ -37,19 +38,30 @@ pub use self::{
     live::Live,
     tls::{TlsError, Trust},
 };
-use crate::{admission::MESSAGE_OVERHEAD, config::Config, pipeline::Pipeline};
+use crate::{
+    admission::{MESSAGE_OVERHEAD, STREAM_WINDOW},
+    config::Config,
+    pipeline::Pipeline,
+};
 
 /// Connections that may wait to be accepted; Linux lowers it to `net.core.somaxconn`, which has been 4096 since 5.4. Beyond it
 /// the kernel drops connections in silence, and a client of ours tries again a second later at the soonest.
 const BACKLOG: u32 = 4096;
-/// HTTP/2 windows and frames that large documents pass in few steps: measured, see docs/performance.md.
-const STREAM_WINDOW: u32 = 1 << 20;
+/// HTTP/2 windows and frames that large documents pass in few steps: measured, see docs/performance.md. What may lie unread in them
+/// is counted by call ([`admission`](crate::admission)), so that of a connection is for many calls at once.
 const CONNECTION_WINDOW: u32 = 16 << 20;
 const MAX_FRAME: u32 = 256 << 10;
 /// Calls of one connection at a time.
 const MAX_STREAMS: u32 = 1024;
 /// Bytes of a call's headers, all together: a few of gRPC's own and a trace context.
 const MAX_HEADERS: u32 = 16 << 10;
+
+/// What is to be said of a configuration's listeners where nothing is wrong with them.
+pub(crate) fn warnings(config: &Config) -> impl Iterator<Item = String> {
+    [admin::warning(config), descriptors::warning(config)]
+        .into_iter()
+        .flatten()
+}
 
 /// Whether the TLS files of a configuration work together.
 ///
@@ -92,6 +104,16 @@ pub enum ServeError {
     /// The certificates do not work.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// Hardly any connection would find a file descriptor.
+    #[error(
+        "the process may have {limit} open files, and needs {least} to serve at all; raise LimitNOFILE= of the unit, or ulimit -n"
+    )]
+    Descriptors {
+        /// How many it may have.
+        limit: u64,
+        /// How many it needs.
+        least: u64,
+    },
     /// No handler for SIGHUP.
     #[error("signals: {0}")]
     Signals(std::io::Error),
@@ -108,6 +130,7 @@ impl Server {
     pub async fn bind(config: Config) -> Result<Self, ServeError> {
         let trust = Trust::read(&config.server.tls)?;
         warn_of_a_stale_list(&trust);
+        let most = descriptors::connections(&config)?;
         let address = config.server.listen;
         let listener = bind(address).map_err(|source| ServeError::Listen { address, source })?;
         let unix = match &config.server.unix_socket {
@@ -120,7 +143,7 @@ impl Server {
         Ok(Self {
             listener,
             unix,
-            live: Live::new(&config, trust),
+            live: Live::new(&config, trust, most),
             config,
             health: HealthReporter::new(),
         })
@@ -153,7 +176,7 @@ impl Server {
     pub async fn serve(self, pipeline: Arc<Pipeline>, stop: impl Future<Output = ()>) -> Result<(), ServeError> {
         let connections = accept::accept(self.listener, self.unix, &self.live);
         let limit = self.config.limits.document.as_u64() + MESSAGE_OVERHEAD as u64;
-        let arriving = arriving::layer(&pipeline, &self.live);
+        let arriving = arriving::layer(&pipeline, &self.live, limit);
         let counting = leaving::Counting {
             pipeline: Arc::clone(&pipeline),
             live: Arc::clone(&self.live),

@@ -13,12 +13,12 @@ use super::{
     contained::contained,
     large::LargeCall,
     leaving::Answers,
-    messages::{deadline, read, read_digest, read_document_type, seal_info, split, wire_receipt},
+    messages::{deadline, read, read_digest, read_document_type, read_priority, seal_info, split, wire_receipt},
     oversize,
     status::{item_status, status},
 };
 use crate::{
-    admission::{Admitted, Caller, Departure, Held},
+    admission::{Admitted, Caller, Departure, Errand, Held, Visit},
     config::Call,
     idempotency::{Claim, Fingerprint, Found, Key},
     pipeline::{Pipeline, SignedDigest},
@@ -142,6 +142,7 @@ impl SealService for Sealing {
             pipeline: Arc::clone(&self.pipeline),
             caller,
             deadline,
+            patience: self.live.settings().arrival_timeout,
             answers,
         };
         tokio::spawn(call.run(request.into_inner()));
@@ -335,20 +336,20 @@ async fn seal(
     let journey = pipeline.recorder.begin(origin);
     contained(journey, async {
         if request.idempotency_key.is_empty() {
-            return seal_anew(pipeline, caller, request, deadline).await;
+            return seal_anew(pipeline, caller, request, deadline, None).await;
         }
         let expected = read_document_type(request.document_type).ok().flatten();
         let earlier = earlier(pipeline, caller, &request, deadline).await;
         match earlier.inspect_err(|refusal| pipeline.metrics.refused(refusal, expected))? {
-            Earlier::Answer(response) => {
+            Earlier::Answer(response, visit) => {
                 pipeline.metrics.answered_again();
                 Ok(Answered {
                     response: *response,
-                    admitted: None,
+                    admitted: Some(visit.without_a_turn()),
                 })
             }
-            Earlier::None(claim) => {
-                let answered = seal_anew(pipeline, caller, request, deadline).await?;
+            Earlier::None(claim, visit) => {
+                let answered = seal_anew(pipeline, caller, request, deadline, Some(visit)).await?;
                 claim.keep(answered.response.encode_to_vec().into()).await;
                 Ok(answered)
             }
@@ -357,10 +358,10 @@ async fn seal(
     .await
 }
 
-/// What was answered to a key before.
+/// What was answered to a key before, and the share of the limits of who asks for it.
 enum Earlier {
-    Answer(Box<wire::SealResponse>),
-    None(Claim),
+    Answer(Box<wire::SealResponse>, Visit),
+    None(Claim, Visit),
 }
 
 /// Looks for the answer to a request's key. Who may not have the document sealed any more is not given the seal of earlier
@@ -373,17 +374,24 @@ async fn earlier(
 ) -> Result<Earlier, Refusal> {
     pipeline.permits(caller, Call::Seal, &request.taxpayer)?;
     let key = Key::new(&caller.name, &request.idempotency_key)?;
-    // While it waits for another with its key, it holds a document like any other.
-    let place = pipeline.gate.admit(request.document.len(), deadline)?;
-    let found = pipeline.answers.find(key, fingerprint(request), place.deadline);
+    // Whether it waits for another with its key, or is answered at once, it asks for a document like any other: its own share
+    // first.
+    let errand = Errand {
+        priority: read_priority(request.priority)?,
+        bytes: request.document.len(),
+        deadline,
+    };
+    let visit = pipeline.door.enter(caller, errand)?;
+    let fingerprint = fingerprint(pipeline, request).await?;
+    let found = pipeline.answers.find(key, fingerprint, visit.deadline());
     let answer = match found.await? {
         Found::Answer(answer) => answer,
-        Found::Claim(claim) => return Ok(Earlier::None(claim)),
+        Found::Claim(claim) => return Ok(Earlier::None(claim, visit)),
     };
     let response = wire::SealResponse::decode(answer).map_err(|_| Refusal::Internal)?;
     let sealed = response.receipt.as_ref().map_or(0, |receipt| receipt.document_type);
     caller.may_have_sealed(read_document_type(sealed)?.ok_or(Refusal::Internal)?)?;
-    Ok(Earlier::Answer(Box::new(response)))
+    Ok(Earlier::Answer(Box::new(response), visit))
 }
 
 async fn seal_anew(
@@ -391,9 +399,10 @@ async fn seal_anew(
     caller: &Caller,
     request: wire::SealRequest,
     deadline: Option<Instant>,
+    visit: Option<Visit>,
 ) -> Result<Answered, Refusal> {
     // On the heap: it is ten kilobytes, and whoever awaits, spawns or keeps it would copy them each time.
-    let sealed = Box::pin(pipeline.seal(caller, read(request, deadline)?)).await?;
+    let sealed = Box::pin(pipeline.seal(caller, read(request, deadline)?, visit)).await?;
     let (response, admitted) = split(sealed);
     Ok(Answered {
         response,
@@ -401,14 +410,13 @@ async fn seal_anew(
     })
 }
 
-/// Of what decides about the answer; how urgent it is does not.
-fn fingerprint(request: &wire::SealRequest) -> Fingerprint {
-    Fingerprint::of(&[
-        request.taxpayer.as_bytes(),
-        &request.document,
-        &request.document_type.to_be_bytes(),
-        &request.answer.to_be_bytes(),
-    ])
+/// Of what decides about the answer; how urgent it is does not. That of a large document is work for the digest threads.
+async fn fingerprint(pipeline: &Pipeline, request: &wire::SealRequest) -> Result<Fingerprint, Refusal> {
+    let (taxpayer, document) = (request.taxpayer.clone(), request.document.clone());
+    let (document_type, answer) = (request.document_type.to_be_bytes(), request.answer.to_be_bytes());
+    let work = move || Fingerprint::of(&[taxpayer.as_bytes(), &document, &document_type, &answer]);
+    let outcome = pipeline.compute.run(request.document.len(), work).await;
+    outcome.map_err(|_| Refusal::Internal)
 }
 
 async fn seal_digest(

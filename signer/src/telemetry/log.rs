@@ -2,9 +2,9 @@
 
 use std::io::IsTerminal as _;
 
-use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+use tracing_subscriber::{EnvFilter, Layer as _, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
-use super::recent::Keep;
+use super::{ration::Ration, recent::Keep};
 use crate::config::{Log, LogFormat};
 
 /// Writes where a panic was and nothing of what it said: its message may quote a document.
@@ -35,9 +35,11 @@ pub fn start_log(log: &Log, default_filter: &str) -> Result<(), String> {
     let registry = tracing_subscriber::registry().with(filter).with(Keep);
     let layer = fmt::layer().with_writer(std::io::stderr);
     let started = if human {
-        registry.with(layer.with_ansi(terminal).with_target(false)).try_init()
+        let layer = layer.with_ansi(terminal).with_target(false);
+        registry.with(layer.with_filter(Ration::of_the_log())).try_init()
     } else {
-        registry.with(layer.json().flatten_event(true)).try_init()
+        let layer = layer.json().flatten_event(true);
+        registry.with(layer.with_filter(Ration::of_the_log())).try_init()
     };
     drop(started);
     Ok(())

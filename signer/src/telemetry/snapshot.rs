@@ -83,7 +83,7 @@ impl Snapshot {
             ),
             (
                 "muhurdar_arriving_bytes",
-                "Bytes of messages that are not whole yet; as many as in flight may be, half of them one client's",
+                "Bytes that open calls and messages that are not whole yet take; as many as in flight may be, half of them one client's",
                 number(gate.arrivals().bytes()),
             ),
             (

@@ -14,7 +14,7 @@ use super::{Failure, exit};
 use crate::{
     config::Config,
     seals::{self, Seals},
-    server::check_tls,
+    server::{self, check_tls},
     telemetry, tokens,
 };
 
@@ -107,6 +107,8 @@ impl Check {
         if let Err(error) = check_tls(&config.server.tls) {
             report.problems.push(error.to_string());
         }
+        report.warnings.extend(server::warnings(config));
+        report.warnings.extend(config.open_secrets());
         if config.clients.is_empty() {
             report.warnings.push("no [[client]]: nobody may call".to_owned());
         }

@@ -27,7 +27,7 @@ use tokio::{
 use self::spool::{Spliced, Spool, Spooled};
 use super::{Described, Pipeline, Receipt, Rules, right_taxpayer};
 use crate::{
-    admission::{Admitted, Caller, Errand, Visit},
+    admission::{Admitted, Caller, Errand, LargeShare, Visit},
     config::{Call, Config, Priority},
     refusal::{LATER, Refusal},
     seals::Seal,
@@ -38,8 +38,9 @@ use crate::{
 pub(crate) const MAX_PIECE: usize = 1 << 20;
 /// Pieces between the wire and the digest.
 const PIECES: usize = 2;
-/// How long a caller may take for its next piece, or to take ours.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// What a caller has to bring in `limits.arrival_timeout`: a kilobyte a second where that is a minute, the line of a branch office
+/// on a bad day. A larger document could not come in its time by less.
+const TO_SPEAK_OF: usize = 64 << 10;
 /// What one large document holds in memory, all together: pieces, a block, the transport's window.
 const HELD: usize = 4 << 20;
 
@@ -69,6 +70,22 @@ impl Large {
     }
 }
 
+impl Large {
+    /// A place for one document of a client: its own share first, and at most half of all where its quota says nothing.
+    fn place(&self, caller: &Caller) -> Result<Place, Refusal> {
+        let own = caller.take_large(self.most.div_ceil(2))?;
+        let of_all = Arc::clone(&self.places).try_acquire_owned();
+        let of_all = of_all.map_err(|_| Refusal::Overloaded {
+            limit: format!("its limit of {} large documents in flight", self.most),
+            retry_after: LATER,
+        })?;
+        Ok(Place {
+            _of_all: of_all,
+            _own: own,
+        })
+    }
+}
+
 /// What a call asks for before its document comes.
 #[derive(Debug)]
 pub struct LargeRequest {
@@ -87,6 +104,7 @@ pub struct LargeRequest {
 /// A large document on its way in.
 #[derive(Debug)]
 pub struct Incoming {
+    progress: Progress,
     pieces: mpsc::Sender<Piece>,
     reading: JoinHandle<Result<(xades::Prepared, Spooled), Refusal>>,
     seal: Arc<Seal>,
@@ -95,7 +113,14 @@ pub struct Incoming {
     begun: Timestamp,
     deadline: Instant,
     visit: Visit,
-    place: OwnedSemaphorePermit,
+    place: Place,
+}
+
+/// A place of all, and one of its client's.
+#[derive(Debug)]
+struct Place {
+    _of_all: OwnedSemaphorePermit,
+    _own: LargeShare,
 }
 
 enum Piece {
@@ -122,8 +147,9 @@ pub struct LargeSealed {
 pub struct Outgoing {
     /// None while a piece is being read.
     spliced: Option<Spliced>,
+    patience: Duration,
     _admitted: Admitted,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl Pipeline {
@@ -147,11 +173,7 @@ impl Pipeline {
             deadline: request.deadline,
         };
         let visit = self.door.enter(caller, errand)?;
-        let place = Arc::clone(&self.large.places);
-        let place = place.try_acquire_owned().map_err(|_| Refusal::Overloaded {
-            limit: format!("its limit of {} large documents in flight", self.large.most),
-            retry_after: LATER,
-        })?;
+        let place = self.large.place(caller)?;
         let latest = Instant::now() + rules.large_timeout;
         let deadline = request.deadline.map_or(latest, |d| d.min(latest));
 
@@ -167,6 +189,7 @@ impl Pipeline {
         // A thread that may block: a disk is no place to wait for on the threads of all others.
         let reading = tokio::task::spawn_blocking(move || reader.read(&folder, incoming));
         Ok(Incoming {
+            progress: Progress::new(rules.large_patience),
             pieces,
             reading,
             seal,
@@ -185,6 +208,7 @@ impl Pipeline {
     /// As [`Pipeline::seal`].
     pub async fn finish_large(&self, caller: &Caller, incoming: Incoming) -> Result<LargeSealed, Refusal> {
         let Incoming {
+            progress: _,
             pieces,
             reading,
             seal,
@@ -201,7 +225,12 @@ impl Pipeline {
         caller.may_have_sealed(prepared.document_type())?;
         right_taxpayer(&prepared, &request.taxpayer, rules.unnamed_sealer)?;
         let described = Described::of(&prepared);
-        let mut admitted = self.door.turn(caller, visit, request.priority, deadline).await?;
+        let errand = Errand {
+            priority: request.priority,
+            bytes: 0,
+            deadline: Some(deadline),
+        };
+        let mut admitted = self.door.turn(caller, visit, errand).await?;
         let (token, element) = self.sign(prepared, &seal, &admitted).await?;
         admitted.signed();
         let receipt = Receipt {
@@ -227,6 +256,7 @@ impl Pipeline {
             receipt,
             document: Outgoing {
                 spliced: Some(spliced),
+                patience: rules.large_patience,
                 _admitted: admitted,
                 _place: place,
             },
@@ -238,27 +268,64 @@ impl Incoming {
     /// Waits for what comes from the caller, but not for ever.
     ///
     /// # Errors
-    /// DEADLINE where it does not come in time.
-    pub async fn patience<T>(&self, next: impl Future<Output = T>) -> Result<T, Refusal> {
-        let next = timeout_at(self.deadline.into(), timeout(PATIENCE, next));
+    /// DEADLINE where it does not come in time, or where next to nothing does.
+    pub async fn patience<T>(&mut self, next: impl Future<Output = T>) -> Result<T, Refusal> {
+        let next = timeout_at(self.deadline.into(), self.progress.wait(next));
         let next = next
             .await
             .map_err(|_| Refusal::Deadline("passed while the document was on its way"))?;
-        next.map_err(|_| Refusal::Deadline("passed: no chunk came for 30 s"))
+        next.ok_or(Refusal::Deadline(
+            "passed: less than 64 KiB of the document came in limits.arrival_timeout",
+        ))
     }
 
     /// Takes the next piece; false where the reader has given up, and [`Pipeline::finish_large`] says why.
     ///
     /// # Errors
     /// REQUEST where it is too large.
-    pub async fn take(&self, piece: Bytes) -> Result<bool, Refusal> {
+    pub async fn take(&mut self, piece: Bytes) -> Result<bool, Refusal> {
         if piece.len() > MAX_PIECE {
             return Err(Refusal::Request {
                 field: "chunk",
                 problem: format!("has {} bytes; at most {MAX_PIECE} are taken at a time", piece.len()),
             });
         }
+        self.progress.made(piece.len());
         Ok(self.pieces.send(Piece::Of(piece)).await.is_ok())
+    }
+}
+
+/// How long a caller has been waited for since it last brought something to speak of: a place is not kept for one that drips. The
+/// time that this side takes does not count.
+#[derive(Debug)]
+struct Progress {
+    patience: Duration,
+    waited: Duration,
+    bytes: usize,
+}
+
+impl Progress {
+    fn new(patience: Duration) -> Self {
+        Self {
+            patience,
+            waited: Duration::ZERO,
+            bytes: 0,
+        }
+    }
+
+    /// What comes next; none where the patience is at its end.
+    async fn wait<T>(&mut self, next: impl Future<Output = T>) -> Option<T> {
+        let since = tokio::time::Instant::now();
+        let came = timeout(self.patience.saturating_sub(self.waited), next).await;
+        self.waited += since.elapsed();
+        came.ok()
+    }
+
+    fn made(&mut self, bytes: usize) {
+        self.bytes += bytes;
+        if self.bytes >= TO_SPEAK_OF {
+            (self.bytes, self.waited) = (0, Duration::ZERO);
+        }
     }
 }
 
@@ -280,9 +347,9 @@ impl Outgoing {
     /// # Errors
     /// DEADLINE where it does.
     pub async fn patience<T>(&self, handing: impl Future<Output = T>) -> Result<T, Refusal> {
-        timeout(PATIENCE, handing)
+        timeout(self.patience, handing)
             .await
-            .map_err(|_| Refusal::Deadline("passed: the answer was not read for 30 s"))
+            .map_err(|_| Refusal::Deadline("passed: nothing of the answer was read in limits.arrival_timeout"))
     }
 
     /// SHA-256 and bytes of all pieces.
@@ -336,5 +403,31 @@ fn spool_failed(error: &io::Error) -> Refusal {
             retry_after: LATER,
         },
         _ => Refusal::Internal,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn one_who_drips_is_waited_for_as_long_as_one_who_says_nothing() {
+        let second = Duration::from_secs(1);
+        let piece = || tokio::time::sleep(second);
+        let mut progress = Progress::new(10 * second);
+        for _ in 0..3 {
+            for _ in 0..9 {
+                progress.wait(piece()).await.unwrap();
+                // What this side does with it is not held against the caller.
+                tokio::time::sleep(60 * second).await;
+                progress.made(TO_SPEAK_OF / 9 + 1);
+            }
+        }
+        let mut pieces = 0;
+        while progress.wait(piece()).await.is_some() {
+            progress.made(1);
+            pieces += 1;
+        }
+        assert!(pieces <= 10, "{pieces}");
     }
 }

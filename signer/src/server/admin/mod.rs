@@ -1,8 +1,9 @@
 //! The admin listener: plain HTTP for probes, Prometheus and people. Nothing here changes anything.
 //!
-//! Comes in: GET requests of whoever reaches the address. Goes out: `/metrics`, `/healthz`, `/readyz`, and the status page at
+//! Comes in: GET requests of whoever reaches the address and knows the service by its name. Goes out: `/metrics`, `/healthz`, `/readyz`, and the status page at
 //! `/` with its data at `/status.json`. The page has figures, tokens, seals and warnings; never a document, a PIN or a key.
 
+mod door;
 mod history;
 mod page;
 mod report;
@@ -13,14 +14,16 @@ use axum::{
     Json, Router,
     extract::State,
     http::{StatusCode, header},
+    middleware::from_fn_with_state,
     response::{Html, IntoResponse},
     routing::get,
 };
 use tokio::net::TcpListener;
 
+pub(super) use self::door::CONNECTIONS;
 use self::{history::History, page::Page, report::Report};
 use super::{Live, ServeError};
-use crate::pipeline::Pipeline;
+use crate::{config::Config, pipeline::Pipeline};
 
 /// An admin listener that does not serve yet.
 #[derive(Debug)]
@@ -46,6 +49,9 @@ impl Admin {
         let listener = TcpListener::bind(address)
             .await
             .map_err(|source| ServeError::Listen { address, source })?;
+        if let Some(exposed) = door::exposed(address) {
+            tracing::warn!("{exposed}");
+        }
         Ok(Self { listener })
     }
 
@@ -58,33 +64,31 @@ impl Admin {
     }
 
     /// Serves until `stop` is ready.
-    ///
-    /// # Errors
-    /// Where the listener fails.
-    pub async fn serve(
-        self,
-        pipeline: Arc<Pipeline>,
-        live: Arc<Live>,
-        stop: impl Future<Output = ()> + Send + 'static,
-    ) -> std::io::Result<()> {
+    pub async fn serve(self, pipeline: Arc<Pipeline>, live: Arc<Live>, stop: impl Future<Output = ()>) {
         let history = Arc::new(History::default());
         let remembering = tokio::spawn(history::remember(Arc::clone(&history), Arc::clone(&pipeline.metrics)));
         let router = Router::new()
             .route("/", get(page))
             .route("/status.json", get(status))
             .route("/metrics", get(metrics))
+            .layer(from_fn_with_state(Arc::clone(&live), door::by_its_own_name))
+            // A probe has whatever name its prober knows, and these tell nothing.
             .route("/healthz", get(|| async { "ok\n" }))
             .route("/readyz", get(ready))
             .with_state(Shown {
-                live,
+                live: Arc::clone(&live),
                 pipeline,
                 history,
                 page: Arc::new(Page::new()),
             });
-        let served = axum::serve(self.listener, router).with_graceful_shutdown(stop).await;
+        door::serve(self.listener, router, live, stop).await;
         remembering.abort();
-        served
     }
+}
+
+/// What is to be said of the admin listener of a configuration.
+pub(crate) fn warning(config: &Config) -> Option<String> {
+    door::exposed(config.server.admin_listen)
 }
 
 async fn page(State(shown): State<Shown>) -> impl IntoResponse {
