@@ -3,6 +3,7 @@
 mod check;
 mod dev;
 mod exit;
+mod output;
 mod seal;
 mod serve;
 mod token;
