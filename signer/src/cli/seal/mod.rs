@@ -74,6 +74,7 @@ impl Seal {
         runtime.block_on(async {
             let channel = client.connect().await.map_err(|error| match error {
                 ClientError::Config { .. } => Failure::usage(error),
+                ClientError::Refused { .. } => Failure::new(exit::PERMISSION, error),
                 ClientError::Connect { .. } => Failure::unavailable(format_args!("{error}; is the service running?")),
             })?;
             if self.hash_only {
