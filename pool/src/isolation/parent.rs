@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
@@ -78,6 +79,8 @@ impl ChildModule {
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
+            // Out of the terminal's reach: at a Ctrl-C it is this process that ends, and answers first what it has begun.
+            .process_group(0)
             .spawn()?;
         tracing::info!(module = %self.module.display(), pid = child.id(), "the module runs in a child process");
         Ok(Running { child, control })

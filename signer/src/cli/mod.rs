@@ -6,6 +6,7 @@ mod exit;
 mod output;
 mod seal;
 mod serve;
+mod signals;
 mod token;
 mod verify;
 

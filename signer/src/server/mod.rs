@@ -92,9 +92,6 @@ pub enum ServeError {
     /// The certificates do not work.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// No handler for SIGHUP.
-    #[error("signals: {0}")]
-    Signals(std::io::Error),
     /// The transport failed.
     #[error("gRPC transport: {0}")]
     Transport(#[from] tonic::transport::Error),
