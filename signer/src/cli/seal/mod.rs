@@ -57,7 +57,7 @@ pub(super) struct Seal {
     #[arg(long)]
     signature_only: bool,
     /// Prepare the document here and have only a digest signed: the document never leaves this machine. Needs the right
-    /// \"digest\"
+    /// "digest"
     #[arg(long, conflicts_with = "signature_only")]
     hash_only: bool,
 }
