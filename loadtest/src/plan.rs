@@ -6,6 +6,8 @@
 
 use std::{path::Path, str::FromStr, sync::Arc, time::Duration};
 
+use jiff::SignedDuration;
+
 /// What to do over time.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -218,18 +220,13 @@ fn parse(text: &str) -> Option<PlanSpec> {
     })
 }
 
-/// `15s`, `500ms`, `2m`, `1h`, or seconds without a unit.
+/// `15s`, `500ms`, `2m`, `1h 30m`, or seconds without a unit.
 pub fn duration(text: &str) -> Option<Duration> {
-    let digits = text.trim_end_matches(char::is_alphabetic);
-    let scale = match &text[digits.len()..] {
-        "ms" => 1e-3,
-        "s" | "" => 1.0,
-        "m" | "min" => 60.0,
-        "h" => 3600.0,
-        _ => return None,
+    let told = match text.parse() {
+        Ok(seconds) => Duration::try_from_secs_f64(seconds).ok()?,
+        Err(_) => text.parse::<SignedDuration>().ok()?.try_into().ok()?,
     };
-    let seconds = digits.parse::<f64>().ok()? * scale;
-    (seconds > 0.0 && seconds <= 1e6).then(|| Duration::from_secs_f64(seconds))
+    (!told.is_zero() && told <= Duration::from_secs(1_000_000)).then_some(told)
 }
 
 impl PlanSpec {

@@ -5,15 +5,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
-use cryptoki::session::{Session, UserType};
-
+use crate::admin::{LibraryFacts, Object};
 use crate::config::TokenConfig;
-use crate::driver::{self, Driver as _, FoundKey, SignCall, TokenSession};
+use crate::driver::{self, Driver, FoundKey, SignCall, TokenFacts, TokenSession};
 use crate::error::{CkrError, OpenError};
 use crate::health::probe_call;
 use crate::job::{Hash, SignInput};
-use crate::keys::{self, KeyId, KeyKind};
-use crate::module::{LocalModule, ckr};
+use crate::keys::{KeyId, KeyKind};
+use crate::qualify::MechanismFacts;
 use crate::table::Entry;
 
 /// A measured rate.
@@ -39,45 +38,81 @@ impl Ceiling {
     }
 }
 
-/// A token opened for measuring: its own login session, beside whatever else uses the module in this process.
+/// A token opened beside whatever else uses it, by the driver that the service would use: to measure it, and to look at it.
 pub(crate) struct Bench {
-    module: Arc<LocalModule>,
-    slot: u64,
+    name: String,
+    driver: Arc<dyn Driver>,
+    pub(crate) facts: TokenFacts,
     single: bool,
-    keeper: Session,
+    /// The keeper session is this one's, and not that of a pool of this process.
+    own_keeper: bool,
     pub(crate) keys: Vec<FoundKey>,
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        if self.own_keeper {
+            self.driver.close(self.facts.slot);
+        }
+    }
 }
 
 impl Bench {
     pub(crate) fn open(token: &TokenConfig) -> Result<Self, OpenError> {
-        let module = LocalModule::load(&token.module, token.init_args)?;
+        let driver = driver::driver(token, None)?;
         let fails = |error| OpenError::Token {
             token: token.name.clone(),
             error,
         };
-        module.start().map_err(fails)?;
-        let tokens = module.tokens().map_err(fails)?;
+        let tokens = driver.start().and_then(|()| driver.tokens()).map_err(fails)?;
         let facts = driver::select(&tokens, &token.select).map_err(OpenError::Selection)?;
-        let keeper = module.keeper(facts.slot).map_err(fails)?;
-        if facts.flags.login_required() {
-            log_in(&keeper, token).map_err(|e| e.unwrap_or_else(fails))?;
+        // A login is the application's, not the session's (PKCS#11 3.1, section 5.6.7): where a pool of this process has one, it is shared.
+        let own_keeper = !driver.is_open(facts.slot);
+        if own_keeper {
+            driver.open(facts.slot).map_err(fails)?;
+        } else if token.single_session {
+            return Err(OpenError::Config(format!(
+                "token {:?} has one session, and the pool of this process uses it",
+                token.name
+            )));
         }
-        let keys = keys::discover(&keeper).map_err(fails)?;
-        Ok(Self {
-            module,
-            slot: facts.slot,
+        let mut bench = Self {
+            name: token.name.clone(),
+            driver,
+            facts,
             single: token.single_session,
-            keeper,
-            keys,
-        })
+            own_keeper,
+            keys: Vec::new(),
+        };
+        if own_keeper && bench.facts.flags.login_required() {
+            let pin = token.pin.read(&token.name)?;
+            bench.driver.login(bench.facts.slot, &pin).map_err(fails)?;
+        }
+        bench.keys = bench.driver.discover(bench.facts.slot).map_err(fails)?;
+        Ok(bench)
     }
 
     fn session(&self) -> Result<Box<dyn TokenSession>, CkrError> {
-        if self.single {
-            Ok(self.module.borrow_session(self.keeper.handle()))
-        } else {
-            self.module.session(self.slot, false)
-        }
+        self.driver.session(self.facts.slot, self.single)
+    }
+
+    fn call<T>(&self, result: Result<T, CkrError>) -> Result<T, OpenError> {
+        result.map_err(|error| OpenError::Token {
+            token: self.name.clone(),
+            error,
+        })
+    }
+
+    pub(crate) fn objects(&self) -> Result<Vec<Object>, OpenError> {
+        self.call(self.driver.objects(self.facts.slot))
+    }
+
+    pub(crate) fn library(&self) -> Result<LibraryFacts, OpenError> {
+        self.call(self.driver.library())
+    }
+
+    pub(crate) fn mechanisms(&self) -> Result<Vec<Option<MechanismFacts>>, OpenError> {
+        self.call(self.driver.mechanisms(self.facts.slot))
     }
 
     /// Signs once, with this hash or the one that goes with the key; answers whether the signature verifies with the key's own public key.
@@ -161,18 +196,6 @@ impl Bench {
             total.elapsed = begun.elapsed();
             Ok(total)
         })
-    }
-}
-
-/// One login. `Err(Ok(…))` is an error of its own, `Err(Err(…))` the token's.
-fn log_in(keeper: &Session, token: &TokenConfig) -> Result<(), Result<OpenError, CkrError>> {
-    let pin = token.pin.read(&token.name).map_err(Ok)?;
-    match keeper.login(UserType::User, Some(&pin)) {
-        Ok(()) => Ok(()),
-        Err(error) => match ckr(&error) {
-            error if error.code == cryptoki_sys::CKR_USER_ALREADY_LOGGED_IN as u64 => Ok(()),
-            error => Err(Err(error)),
-        },
     }
 }
 

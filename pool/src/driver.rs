@@ -1,12 +1,18 @@
 //! What a slot asks of its module, wherever the module runs: in this process ([`crate::module`]) or in a child of it
 //! ([`crate::isolation`]). Every call here may take as long as an HSM takes, so nothing async calls it.
 
+use std::ffi::OsString;
+use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::SecretString;
 
+use crate::admin::{LibraryFacts, Object, SlotFacts};
 use crate::ckr::CkrError;
-use crate::config::Select;
+use crate::config::{Isolation, Select, TokenConfig};
+use crate::error::OpenError;
+use crate::module::LocalModule;
+use crate::qualify::MechanismFacts;
 
 /// A module: its administration.
 pub(crate) trait Driver: Send + Sync {
@@ -30,12 +36,32 @@ pub(crate) trait Driver: Send + Sync {
     fn open(&self, slot: u64) -> Result<(), CkrError>;
     /// Logs the keeper session in. The caller has looked at the flags.
     fn login(&self, slot: u64, pin: &SecretString) -> Result<(), CkrError>;
-    /// The keys that can sign, and the certificates beside them.
+    /// The private keys with the certificates beside them, and what cannot be used ([`crate::discovery`]). The keeper's login signs
+    /// probes for it.
     fn discover(&self, slot: u64) -> Result<Vec<FoundKey>, CkrError>;
+    /// Everything on the token that the keeper's login sees, for people.
+    fn objects(&self, slot: u64) -> Result<Vec<Object>, CkrError>;
+    /// What the library says of itself.
+    fn library(&self) -> Result<LibraryFacts, CkrError>;
+    /// Every slot, with or without a token.
+    fn slots(&self) -> Result<Vec<SlotFacts>, CkrError>;
+    /// What the token can do with [`crate::qualify::MECHANISMS`], in their order; `None` where it has one not.
+    fn mechanisms(&self, slot: u64) -> Result<Vec<Option<MechanismFacts>>, CkrError>;
+    /// Whether somebody has a keeper session on this slot already.
+    fn is_open(&self, slot: u64) -> bool;
     /// Closes the keeper session, as well as it can be closed.
     fn close(&self, slot: u64);
     /// A session to sign with. Where `single`, it is the keeper's own.
     fn session(&self, slot: u64, single: bool) -> Result<Box<dyn TokenSession>, CkrError>;
+}
+
+/// The driver of a token's module: in this process or in a child of it, as the token is configured. In this process one per module, shared by
+/// its tokens. `child_command` starts the child; without it this binary does.
+pub(crate) fn driver(token: &TokenConfig, child_command: Option<&[OsString]>) -> Result<Arc<dyn Driver>, OpenError> {
+    match token.isolation {
+        Isolation::None => LocalModule::load(&token.module, token.init_args).map(|module| module as Arc<dyn Driver>),
+        Isolation::Process => crate::isolation::driver(token, child_command),
+    }
 }
 
 /// A session that signs: owned by one thread.
@@ -165,15 +191,15 @@ const FLAGS: [(cryptoki_sys::CK_FLAGS, &str); 19] = [
     (cryptoki_sys::CKF_ERROR_STATE, "ERROR_STATE"),
 ];
 
-/// A private key as discovery finds it.
+/// A private key as discovery finds it, or an object that it leaves out.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) struct FoundKey {
     pub(crate) handle: u64,
     pub(crate) label: String,
     pub(crate) cka_id: Vec<u8>,
-    /// SubjectPublicKeyInfo, DER.
+    /// SubjectPublicKeyInfo, DER; empty where it is not known.
     pub(crate) spki_der: Vec<u8>,
-    /// Certificates with the same CKA_ID and the same public key, DER.
+    /// Certificates with the same public key, DER.
     pub(crate) certificates: Vec<Vec<u8>>,
     /// Why it cannot be used, where it cannot.
     pub(crate) refused: Option<String>,

@@ -1,6 +1,4 @@
-//! Keys: what a token holds, told apart by public key. In comes a logged-in session, out come private keys that can sign, each
-//! with its public key and its certificates. Finding is slow on every token (2-3 s with 300 keys on some), so it is done once per
-//! epoch of a slot, in three searches, and never for a signature.
+//! Keys: their types, and how an object of a token is read. What belongs together on a token is found in [`crate::discovery`].
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,7 +11,6 @@ use x509_cert::der::{Decode, Encode};
 use x509_cert::spki::{AlgorithmIdentifierOwned, SubjectPublicKeyInfoOwned};
 
 use crate::ckr::CkrError;
-use crate::driver::FoundKey;
 use crate::job::Hash;
 use crate::module::ckr;
 
@@ -47,7 +44,7 @@ pub struct Key {
 }
 
 /// Type and size of a key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[non_exhaustive]
 pub enum KeyKind {
     /// RSA with a modulus of so many bits.
@@ -60,7 +57,7 @@ pub enum KeyKind {
 }
 
 /// A curve (RFC 5480, section 2.1.1.1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[non_exhaustive]
 pub enum Curve {
     /// secp256r1.
@@ -83,6 +80,12 @@ impl Curve {
             Self::P384 => ObjectIdentifier::new_unwrap("1.3.132.0.34"),
             Self::P521 => ObjectIdentifier::new_unwrap("1.3.132.0.35"),
         }
+    }
+
+    /// The curve that CKA_EC_PARAMS names (PKCS#11 3.1, section 6.3.3), where it is one of these.
+    pub(crate) fn of_params(params: &[u8]) -> Option<Self> {
+        let named = ObjectIdentifier::from_der(params).ok()?;
+        Self::ALL.into_iter().find(|curve| curve.oid() == named)
     }
 
     /// Bytes of a coordinate, and of the order.
@@ -230,8 +233,7 @@ fn rsa_spki(modulus: &[u8], exponent: &[u8]) -> Option<Vec<u8>> {
 }
 
 fn ec_spki(params: &[u8], point: &[u8]) -> Option<Vec<u8>> {
-    let curve = ObjectIdentifier::from_der(params).ok()?;
-    let curve = Curve::ALL.into_iter().find(|c| c.oid() == curve)?;
+    let curve = Curve::of_params(params)?;
     // CKA_EC_POINT is the point in a DER OCTET STRING (PKCS#11 3.1, section 6.3.3); some modules give it bare.
     let bare = 1 + 2 * curve.bytes();
     let point = if point.len() == bare {
@@ -259,88 +261,13 @@ pub(crate) fn certificate_spki(certificate: &[u8]) -> Option<Vec<u8>> {
         .ok()
 }
 
-/// Finds what can sign: three searches, whatever the number of keys.
-pub(crate) fn discover(session: &Session) -> Result<Vec<FoundKey>, CkrError> {
-    let find = |class| {
-        session
-            .find_objects(&[Attribute::Class(class), Attribute::Token(true)])
-            .map_err(|e| ckr(&e))
-    };
-
-    let mut certificates: Vec<(Vec<u8>, Vec<u8>, Vec<u8>)> = Vec::new();
-    for object in find(ObjectClass::CERTIFICATE)? {
-        let found = read(session, object, &[AttributeType::Id, AttributeType::Value])?;
-        match certificate_spki(&found.value) {
-            Some(spki) => certificates.push((found.id, spki, found.value)),
-            None => {
-                tracing::warn!(cka_id = %hex(&found.id), "a certificate on the token cannot be read; it is left out");
-            }
-        }
-    }
-    let mut public: HashMap<Vec<u8>, Vec<u8>> = HashMap::new();
-    for object in find(ObjectClass::PUBLIC_KEY)? {
-        let found = read(session, object, &PUBLIC_PARTS)?;
-        if let Some(spki) = found.spki() {
-            public.insert(found.id, spki);
-        }
-    }
-
-    let mut keys = Vec::new();
-    for object in find(ObjectClass::PRIVATE_KEY)? {
-        let mut wanted = PUBLIC_PARTS.to_vec();
-        wanted.extend([AttributeType::Sign, AttributeType::AlwaysAuthenticate]);
-        let found = read(session, object, &wanted)?;
-        if found.flags.get(&AttributeType::Sign) == Some(&false) {
-            continue;
-        }
-        let by_id = || {
-            certificates
-                .iter()
-                .find(|(id, ..)| !id.is_empty() && *id == found.id)
-                .map(|(_, spki, _)| spki.clone())
-        };
-        // The key's own numbers, else the public key beside it, else what its certificate says; each signature is checked anyway.
-        let Some(spki_der) = found.spki().or_else(|| public.get(&found.id).cloned()).or_else(by_id) else {
-            tracing::warn!(label = %found.label, cka_id = %hex(&found.id),
-                "a private key on the token has neither public key nor certificate with its CKA_ID; it cannot be used");
-            continue;
-        };
-        let refused = match KeyKind::of_spki(&spki_der) {
-            None => Some("its type is not RSA, P-256, P-384 or P-521".to_owned()),
-            Some(_) if found.flags.get(&AttributeType::AlwaysAuthenticate) == Some(&true) => {
-                Some("it wants the PIN for every signature (CKA_ALWAYS_AUTHENTICATE), which cannot be had a thousand times a second".to_owned())
-            }
-            Some(_) => None,
-        };
-        for (id, spki, _) in &certificates {
-            if *id == found.id && !id.is_empty() && !same_key(spki, &spki_der) {
-                tracing::warn!(label = %found.label, cka_id = %hex(id), "a certificate has this key's CKA_ID but another public key; it is left out");
-            }
-        }
-        let beside = certificates
-            .iter()
-            .filter(|(_, spki, _)| same_key(spki, &spki_der))
-            .map(|(.., der)| der.clone())
-            .collect();
-        keys.push(FoundKey {
-            handle: handle(object),
-            label: found.label,
-            cka_id: found.id,
-            spki_der,
-            certificates: beside,
-            refused,
-        });
-    }
-    Ok(keys)
-}
-
 /// `ObjectHandle` keeps its number to itself, but shows it.
 pub(crate) fn handle(object: ObjectHandle) -> u64 {
     object.handle().into()
 }
 
 /// Whether two SubjectPublicKeyInfos carry the same key, whatever their parameters are written like.
-fn same_key(a: &[u8], b: &[u8]) -> bool {
+pub(crate) fn same_key(a: &[u8], b: &[u8]) -> bool {
     if a == b {
         return true;
     }
@@ -353,12 +280,5 @@ fn same_key(a: &[u8], b: &[u8]) -> bool {
 }
 
 pub(crate) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes
-        .iter()
-        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-            // Writing to a String cannot fail.
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+    data_encoding::HEXLOWER.encode(bytes)
 }

@@ -147,8 +147,7 @@ pub(crate) struct Ladder {
     trust: Trust,
     /// The place was lost for wrong values, and no proof has been right since.
     distrusted: bool,
-    /// State of the jitter's generator.
-    jitter: u64,
+    jitter: fastrand::Rng,
 }
 
 impl Ladder {
@@ -165,7 +164,7 @@ impl Ladder {
             successes_seen: 0,
             trust: Trust::default(),
             distrusted: false,
-            jitter: seed | 1,
+            jitter: fastrand::Rng::with_seed(seed),
         }
     }
 
@@ -353,13 +352,7 @@ impl Ladder {
             .min
             .saturating_mul(1 << attempts.saturating_sub(1).min(16))
             .min(self.backoff.max);
-        // xorshift64 (Marsaglia): chance enough for jitter.
-        self.jitter ^= self.jitter << 13;
-        self.jitter ^= self.jitter >> 7;
-        self.jitter ^= self.jitter << 17;
-        #[allow(clippy::cast_possible_truncation)]
-        let thousandths = (self.jitter % 501) as u32;
-        whole / 2 + whole * thousandths / 1000
+        whole / 2 + whole * self.jitter.u32(0..=500) / 1000
     }
 }
 

@@ -15,6 +15,7 @@ mod ceiling;
 mod ckr;
 mod config;
 mod cpu;
+mod discovery;
 mod dispatch;
 mod driver;
 mod error;

@@ -12,12 +12,14 @@ use cryptoki::session::{Session, UserType};
 use cryptoki::slot::Slot;
 use secrecy::SecretString;
 
+use crate::admin::{LibraryFacts, Object, SlotFacts, objects};
 use crate::ckr::CkrError;
 use crate::config::InitArgs;
 use crate::driver::{Driver, FoundKey, Made, SignCall, TokenFacts, TokenFlags, TokenSession};
 use crate::error::OpenError;
+use crate::qualify::{MECHANISMS, MechanismFacts};
 use crate::sys::{Functions, SessionHandle, SlotId};
-use crate::{cpu, keys};
+use crate::{cpu, discovery};
 
 /// A module in this process.
 pub(crate) struct LocalModule {
@@ -141,6 +143,13 @@ impl LocalModule {
         })
     }
 
+    /// Signs on a session of its own, which a key that misbehaves may spoil; on the one given where the token has no other to give.
+    pub(crate) fn probe(&self, slot: u64, keeper: SessionHandle, call: &SignCall<'_>) -> Result<Vec<u8>, CkrError> {
+        let own = self.session(slot, false);
+        let mut session = own.unwrap_or_else(|_| self.borrow_session(keeper));
+        session.sign(call).map(|made| made.value)
+    }
+
     fn with_keeper<T>(&self, slot: u64, f: impl FnOnce(&Session) -> Result<T, CkrError>) -> Result<T, CkrError> {
         let state = lock(&self.state);
         match state.keepers.get(&slot) {
@@ -238,7 +247,57 @@ impl Driver for LocalModule {
     }
 
     fn discover(&self, slot: u64) -> Result<Vec<FoundKey>, CkrError> {
-        self.with_keeper(slot, keys::discover)
+        self.with_keeper(slot, |session| {
+            discovery::discover(session, &|call| self.probe(slot, session.handle(), call))
+        })
+    }
+
+    fn objects(&self, slot: u64) -> Result<Vec<Object>, CkrError> {
+        self.with_keeper(slot, |session| {
+            let found = discovery::discover(session, &|call| self.probe(slot, session.handle(), call))?;
+            objects::list(session, &found)
+        })
+    }
+
+    fn library(&self) -> Result<LibraryFacts, CkrError> {
+        let info = self.functions.info()?;
+        Ok(LibraryFacts {
+            manufacturer: padded(&info.manufacturerID),
+            description: padded(&info.libraryDescription),
+            version: (info.libraryVersion.major, info.libraryVersion.minor),
+            cryptoki: (info.cryptokiVersion.major, info.cryptokiVersion.minor),
+        })
+    }
+
+    fn slots(&self) -> Result<Vec<SlotFacts>, CkrError> {
+        let slots = self.functions.slots(false)?;
+        let facts = slots.into_iter().map(|id| {
+            let info = self.functions.slot_info(id)?;
+            Ok(SlotFacts {
+                id: id.into(),
+                description: padded(&info.slotDescription),
+                token: facts(&self.functions, id).ok(),
+            })
+        });
+        facts.collect()
+    }
+
+    fn mechanisms(&self, slot: u64) -> Result<Vec<Option<MechanismFacts>>, CkrError> {
+        let facts = MECHANISMS.map(|(_, mechanism)| {
+            let info = self.administration.get_mechanism_info(slot_of(slot), mechanism).ok()?;
+            Some(MechanismFacts {
+                min_bits: info.min_key_size(),
+                max_bits: info.max_key_size(),
+                signs: info.sign(),
+                generates: info.generate_key_pair(),
+                hardware: info.hardware(),
+            })
+        });
+        Ok(facts.to_vec())
+    }
+
+    fn is_open(&self, slot: u64) -> bool {
+        lock(&self.state).keepers.contains_key(&slot)
     }
 
     fn close(&self, slot: u64) {

@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use deadpool::Runtime;
 
-use crate::config::{Config, Isolation, TokenConfig};
+use crate::config::{Config, TokenConfig};
 use crate::dispatch::Dispatch;
-use crate::driver::Driver;
+use crate::driver::{Driver, driver};
 use crate::error::{CkrError, OpenError, SignError};
 use crate::health;
 use crate::keys::{Key, KeyId};
 use crate::lane::{LaneManager, LanePool};
-use crate::module::{LocalModule, lock};
+use crate::module::lock;
 use crate::queue::{Fifo, Queue, TokenMask};
 use crate::shared::Shared;
 use crate::slot::{Clock, Slot};
@@ -290,16 +290,8 @@ fn validate(config: &Config) -> Result<(), OpenError> {
 
 /// One driver per module, shared by its tokens.
 fn drivers(config: &Config) -> Result<Vec<Arc<dyn Driver>>, OpenError> {
-    config
-        .tokens
-        .iter()
-        .map(|token| match token.isolation {
-            Isolation::None => {
-                LocalModule::load(&token.module, token.init_args).map(|module| module as Arc<dyn Driver>)
-            }
-            Isolation::Process => crate::isolation::driver(token, config.child_command.as_deref()),
-        })
-        .collect()
+    let command = config.child_command.as_deref();
+    config.tokens.iter().map(|token| driver(token, command)).collect()
 }
 
 fn lane_pool(shared: &Arc<Shared>, slot: &Arc<Slot>) -> Result<LanePool, OpenError> {

@@ -5,15 +5,14 @@ use std::time::Duration;
 
 use cryptoki::mechanism::MechanismType;
 
-use crate::admin::{LibraryFacts, Module, Object, ObjectKind};
+use crate::admin::{LibraryFacts, Object, ObjectKind};
 use crate::ceiling::{Bench, Ceiling};
 use crate::config::{RsaMechanism, TokenConfig};
 use crate::driver::{FoundKey, TokenFacts};
 use crate::error::OpenError;
 use crate::job::Hash;
-use crate::keys::{KeyKind, hex};
+use crate::keys::KeyKind;
 use crate::ladder::{self, Rung};
-use crate::module::slot_of;
 
 /// What was found out about a token.
 #[derive(Debug, Clone)]
@@ -55,7 +54,7 @@ pub struct Mechanism {
 }
 
 /// `CK_MECHANISM_INFO`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct MechanismFacts {
     /// Least key size in bits.
     pub min_bits: usize,
@@ -96,7 +95,8 @@ pub struct Measure {
     pub each: Duration,
 }
 
-const MECHANISMS: [(&str, MechanismType); 8] = [
+/// The mechanisms that matter.
+pub(crate) const MECHANISMS: [(&str, MechanismType); 8] = [
     ("CKM_RSA_PKCS", MechanismType::RSA_PKCS),
     ("CKM_SHA256_RSA_PKCS", MechanismType::SHA256_RSA_PKCS),
     ("CKM_SHA384_RSA_PKCS", MechanismType::SHA384_RSA_PKCS),
@@ -107,20 +107,19 @@ const MECHANISMS: [(&str, MechanismType); 8] = [
     ("CKM_SHA256", MechanismType::SHA256),
 ];
 
-/// Qualifies a token. Blocks, signs for real, and logs in once.
+/// Qualifies a token, opened as the service opens it: in this process or in a child, with its environment. Blocks, signs for real, and logs in
+/// once.
 ///
 /// # Errors
 /// Where the token cannot be opened at all. What it lacks is in the findings.
 pub fn qualify(config: &TokenConfig, measure: Measure) -> Result<Qualification, OpenError> {
-    let module = Module::open(&config.module, config.init_args)?;
-    let login = module.log_in(config)?;
-    let token = login.facts().clone();
-    let objects = login.objects()?;
+    let bench = Bench::open(config)?;
+    let named = MECHANISMS.iter().zip(bench.mechanisms()?);
     let mut found = Qualification {
-        library: module.library()?,
-        mechanisms: mechanisms(&module, &token),
-        token,
-        objects,
+        library: bench.library()?,
+        mechanisms: named.map(|((name, _), facts)| Mechanism { name, facts }).collect(),
+        token: bench.facts.clone(),
+        objects: bench.objects()?,
         rsa_mechanism: None,
         rates: Vec::new(),
         knee: None,
@@ -129,29 +128,8 @@ pub fn qualify(config: &TokenConfig, measure: Measure) -> Result<Qualification, 
     judge_token(&mut found, config);
     judge_mechanisms(&mut found);
     judge_keys(&mut found);
-    sign(&mut found, config, measure)?;
+    sign(&mut found, &bench, config, measure);
     Ok(found)
-}
-
-fn mechanisms(module: &Module, token: &TokenFacts) -> Vec<Mechanism> {
-    let administration = module.local.administration();
-    let slot = slot_of(token.slot);
-    MECHANISMS
-        .into_iter()
-        .map(|(name, mechanism)| Mechanism {
-            name,
-            facts: administration
-                .get_mechanism_info(slot, mechanism)
-                .ok()
-                .map(|info| MechanismFacts {
-                    min_bits: info.min_key_size(),
-                    max_bits: info.max_key_size(),
-                    signs: info.sign(),
-                    generates: info.generate_key_pair(),
-                    hardware: info.hardware(),
-                }),
-        })
-        .collect()
 }
 
 impl Qualification {
@@ -243,8 +221,13 @@ fn judge_keys(found: &mut Qualification) {
     if keys.is_empty() {
         found.fails("there is no private key on the token");
     }
+    // Keys that cannot sign are no seals: what else may be said against them is of no account.
+    let (idle, keys): (Vec<_>, Vec<_>) = keys.into_iter().partition(Object::is_not_for_signing);
+    if keys.is_empty() && !idle.is_empty() {
+        found.fails("there is no private key that may sign on the token");
+    }
     for key in keys {
-        let name = format!("key {:?} (CKA_ID {})", key.label, hex(&key.cka_id));
+        let name = key.name();
         if key.sensitive == Some(false) {
             found.fails(format!(
                 "{name} is not sensitive (CKA_SENSITIVE): its value can be read"
@@ -255,27 +238,41 @@ fn judge_keys(found: &mut Qualification) {
                 "{name} is extractable (CKA_EXTRACTABLE): it can leave the token"
             ));
         }
-        if key.always_authenticate == Some(true) {
-            found.fails(format!(
-                "{name} wants the PIN for every signature (CKA_ALWAYS_AUTHENTICATE)"
-            ));
-        }
         if key.never_extractable == Some(false) || key.local == Some(false) {
             found.warns(format!(
                 "{name} was outside the token once (CKA_NEVER_EXTRACTABLE, CKA_LOCAL): others may hold it"
             ));
         }
-        if let Some(KeyKind::Rsa { bits }) = key.key
+        if key.always_authenticate == Some(true) {
+            found.fails(format!(
+                "{name} wants the PIN for every signature (CKA_ALWAYS_AUTHENTICATE)"
+            ));
+        } else if let Some(KeyKind::Rsa { bits }) = key.key
             && bits < 2048
         {
             found.fails(format!("{name} has {bits} bits; 2048 is the least"));
         }
     }
+    let said = |object: &&Object| {
+        let small = matches!(object.key, Some(KeyKind::Rsa { bits }) if bits < 2048);
+        !object.is_not_for_signing() && (object.always_authenticate == Some(true) || small)
+    };
+    let odd = found
+        .objects
+        .iter()
+        .filter(|object| object.unusable.is_some() && !said(object));
+    for object in odd.cloned().collect::<Vec<_>>() {
+        let why = object.unusable.as_deref().unwrap_or_default();
+        let what = match object.kind {
+            ObjectKind::PrivateKey => "cannot sign",
+            _ => "is left out",
+        };
+        found.warns(format!("{} {what}: {why}", object.name()));
+    }
 }
 
 /// Signs for real: which mechanism, and how fast.
-fn sign(found: &mut Qualification, config: &TokenConfig, measure: Measure) -> Result<(), OpenError> {
-    let bench = Bench::open(config)?;
+fn sign(found: &mut Qualification, bench: &Bench, config: &TokenConfig, measure: Measure) {
     let is_rsa = |key: &&FoundKey| matches!(KeyKind::of_spki(&key.spki_der), Some(KeyKind::Rsa { .. }));
     let usable: Vec<_> = bench.keys.iter().filter(|key| key.refused.is_none()).collect();
     let mut config = config.clone();
@@ -315,10 +312,10 @@ fn sign(found: &mut Qualification, config: &TokenConfig, measure: Measure) -> Re
         }
     }
     let Some(key) = usable.iter().copied().find(is_rsa).or(usable.first().copied()) else {
-        return Ok(());
+        return;
     };
     if measure.each.is_zero() {
-        return Ok(());
+        return;
     }
     let mut sessions = 1;
     while sessions <= measure.sessions.max(1) {
@@ -338,7 +335,6 @@ fn sign(found: &mut Qualification, config: &TokenConfig, measure: Measure) -> Re
             .map(|rate| (rate.sessions, rate.per_second()))
             .collect::<Vec<_>>(),
     );
-    Ok(())
 }
 
 /// The fewest sessions from which doubling gains less than a tenth.

@@ -66,6 +66,16 @@ impl Entry {
     }
 }
 
+/// Whether a signature verifies with this public key; not so either where the two do not go together.
+pub(crate) fn verifies(kind: KeyKind, spki_der: &[u8], input: &SignInput, signature: &[u8]) -> bool {
+    let verified = || {
+        let key = ParsedPublicKey::new(algorithm(kind, input.hash())?, spki_der).ok()?;
+        let digest = Digest::import_less_safe(input.as_digest(), input.hash().algorithm()).ok()?;
+        key.verify_digest_sig(&digest, signature).ok()
+    };
+    verified().is_some()
+}
+
 fn algorithm(kind: KeyKind, hash: Hash) -> Option<&'static dyn VerificationAlgorithm> {
     Some(match (kind, hash) {
         (KeyKind::Rsa { .. }, Hash::Sha256) => &signature::RSA_PKCS1_2048_8192_SHA256,

@@ -94,6 +94,10 @@ fn main() -> ExitCode {
                 "a_session_that_is_being_opened_is_never_abandoned_by_a_request",
                 a_session_that_is_being_opened,
             ),
+            test(
+                "whose_a_key_is_is_found_out_though_its_first_signatures_go_wrong",
+                whose_a_key_is,
+            ),
             test("a_key_is_never_looked_up_for_a_signature", a_key_is_never_looked_up),
             test("a_removed_token_fails_over_and_gets_its_share_back", a_removed_token),
             test("random_failures_lose_nothing", random_failures),
@@ -671,6 +675,19 @@ async fn a_session_that_is_being_opened() {
     let token = &pool.status().tokens[0];
     assert_eq!((token.given_up, token.late), (0, 0), "nothing hung");
     close(pool).await;
+}
+
+async fn whose_a_key_is() {
+    let config = faulty("whose");
+    common::namesakes(&config, 2);
+    // Of the two, one gives a wrong signature and one none.
+    for wrong in ["flip", "answer 0x6"] {
+        command(&format!("rule C_Sign 1 {wrong}"));
+        let pool = Pool::open(Config::new(vec![config.clone()])).await.unwrap();
+        assert_eq!(pool.keys().len(), 3, "{wrong}");
+        pool.close().await;
+        command("clear");
+    }
 }
 
 async fn a_key_is_never_looked_up() {

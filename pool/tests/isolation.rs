@@ -9,8 +9,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::{Load, close, test, verify_with_openssl};
-use muhurdar_pool::admin::{Generate, find_softhsm2};
-use muhurdar_pool::{Config, Curve, InitArgs, Isolation, Pool, SignInput, SlotState, TokenConfig};
+use muhurdar_pool::admin::{Generate, ObjectKind, find_softhsm2};
+use muhurdar_pool::{
+    Config, Curve, InitArgs, Isolation, Measure, Pool, RsaMechanism, SignInput, SlotState, TokenConfig, qualify,
+};
 
 fn main() -> ExitCode {
     common::main(
@@ -27,6 +29,10 @@ fn main() -> ExitCode {
             ),
             test("a_wrong_pin_latches_across_the_boundary", a_wrong_pin),
             test("a_closed_pool_leaves_no_child_behind", no_child_behind),
+            test(
+                "an_isolated_token_is_qualified_in_a_child_with_its_environment",
+                qualified_in_a_child,
+            ),
             test("a_smart_card_with_one_session_and_no_threads_signs", a_smart_card),
             test("the_boundary_is_cheap", the_boundary_is_cheap),
         ],
@@ -275,4 +281,24 @@ async fn the_boundary_is_cheap() {
     }
     // The figure is for reading; the bound only catches a boundary that went wrong.
     assert!(figures[1] < figures[0] + 150, "{figures:?}");
+}
+
+async fn qualified_in_a_child() {
+    let (config, _) = faulty("examined");
+    let measure = Measure {
+        sessions: 1,
+        each: Duration::from_millis(20),
+    };
+    let found = tokio::task::spawn_blocking(move || qualify(&config, measure).unwrap())
+        .await
+        .unwrap();
+    assert!(found.is_fit(), "{:?}", found.findings);
+    assert_eq!(found.rsa_mechanism, Some(RsaMechanism::Pkcs));
+    assert!(found.rates[0].signatures > 0);
+    assert!(found.mechanisms.iter().any(|mechanism| mechanism.facts.is_some()));
+    let key = found
+        .objects
+        .iter()
+        .find(|object| object.kind == ObjectKind::PrivateKey);
+    assert_eq!(key.map(|key| key.label.as_str()), Some("seal"));
 }

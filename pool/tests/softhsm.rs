@@ -65,6 +65,11 @@ fn main() -> ExitCode {
                 "a_key_that_wants_its_pin_for_every_signature_is_refused_in_words",
                 a_key_that_wants_its_pin_every_time,
             ),
+            test("keys_with_one_id_are_told_apart_by_public_key", keys_with_one_id),
+            test(
+                "an_odd_object_costs_itself_and_no_other_and_is_named",
+                an_odd_object_costs_itself,
+            ),
             test(
                 "the_pool_keeps_up_with_the_raw_rate",
                 the_pool_keeps_up_with_the_raw_rate,
@@ -194,6 +199,99 @@ async fn an_imported_key_and_its_certificate() {
         verify_with_openssl(&key, key.kind.default_hash(), b"x", &signed.value);
     }
     pool.close().await;
+}
+
+async fn keys_with_one_id() {
+    let config = token("namesakes", &[Generate::Ec(Curve::P384)]);
+    // The same CKA_ID and label, the CKA_ID of a key on another curve, and none at all.
+    for cka_id in [&[9][..], &[9], &id(0), &[], &[]] {
+        common::foreign_key(&config, &common::P256, "namesake", cka_id, true, true);
+    }
+    let pool = open(vec![config.clone()]).await;
+    let keys = pool.keys();
+    assert_eq!(keys.len(), 6, "each is found: {keys:?}");
+    for key in &keys {
+        let input = SignInput::message(key.kind.default_hash(), *b"whose");
+        let signed = pool.sign(key.id, input, None).await.unwrap();
+        verify_with_openssl(key, key.kind.default_hash(), b"whose", &signed.value);
+    }
+    let objects = log_in(&config).objects().unwrap();
+    let private = objects.iter().filter(|object| object.kind == ObjectKind::PrivateKey);
+    for object in private {
+        assert_eq!(object.unusable, None, "{object:?}");
+        let known = keys
+            .iter()
+            .any(|key| Some(&*key.spki_der) == object.public_key.as_deref());
+        assert!(known, "list and pool mean the same keys: {object:?}");
+    }
+    pool.close().await;
+}
+
+async fn an_odd_object_costs_itself() {
+    let config = token("odd", &[]);
+    let odd = [
+        ("not for signing", "CKA_SIGN is false"),
+        ("on another curve", "its type is not"),
+        (
+            "without a public key",
+            "no public key or certificate on the token verifies",
+        ),
+        ("too short", "it has 1024 bits"),
+    ];
+    // They come first, where a heartbeat would find them.
+    common::foreign_key(&config, &common::P256, odd[0].0, &[1], false, true);
+    common::foreign_key(&config, &common::K256, odd[1].0, &[2], true, true);
+    common::foreign_key(&config, &common::P256, odd[2].0, &[3], true, false);
+    let (short, _) = openssl_key(&["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:1024"]);
+    log_in(&config).import_private_key(&short, odd[3].0, &[4]).unwrap();
+    {
+        use cryptoki::object::{Attribute, CertificateType, ObjectClass};
+        let (_module, session) = common::session(&config);
+        let garbage = [
+            Attribute::Class(ObjectClass::CERTIFICATE),
+            Attribute::CertificateType(CertificateType::X_509),
+            Attribute::Token(true),
+            Attribute::Label(b"no certificate".to_vec()),
+            Attribute::Subject(b"?".to_vec()),
+            Attribute::Value(b"?".to_vec()),
+        ];
+        session.create_object(&garbage).unwrap();
+    }
+    log_in(&config)
+        .generate(Generate::Ec(Curve::P256), "healthy", &[5])
+        .unwrap();
+
+    let pool = open(vec![config.clone()]).await;
+    let keys = pool.keys();
+    let labels: Vec<_> = keys.iter().map(|key| key.label.as_str()).collect();
+    assert_eq!(labels, ["healthy"]);
+    let signed = pool
+        .sign(keys[0].id, SignInput::message(Hash::Sha256, *b"x"), None)
+        .await
+        .unwrap();
+    verify_with_openssl(&keys[0], Hash::Sha256, b"x", &signed.value);
+    pool.close().await;
+
+    let found = muhurdar_pool::qualify(
+        &config,
+        muhurdar_pool::Measure {
+            sessions: 1,
+            each: Duration::ZERO,
+        },
+    )
+    .unwrap();
+    let told: Vec<_> = found.findings.iter().map(|finding| finding.text.as_str()).collect();
+    for (label, why) in odd.into_iter().chain([("no certificate", "not one of X.509")]) {
+        let object = found
+            .objects
+            .iter()
+            .find(|object| object.label == label && object.unusable.is_some());
+        let unusable = object.and_then(|object| object.unusable.as_deref()).unwrap_or_default();
+        assert!(unusable.contains(why), "{label}: {unusable:?}");
+        assert!(told.iter().any(|text| text.contains(label)), "{label}: {told:?}");
+    }
+    let healthy = found.objects.iter().filter(|object| object.label == "healthy");
+    assert!(healthy.clone().count() == 2 && healthy.clone().all(|object| object.unusable.is_none()));
 }
 
 async fn a_wrong_pin_is_tried_once() {

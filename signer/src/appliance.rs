@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use muhurdar_pool::Pool;
-use tokio::time::MissedTickBehavior;
+use tokio::{signal::unix::Signal, time::MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -140,12 +140,12 @@ impl Appliance {
         self.pipeline.seals.load().len()
     }
 
-    /// Serves until `stop` is ready, and takes over what changes in the file `source`; then admits nothing more, answers everything admitted, and returns. What is not
+    /// Serves until `stop` is ready, and takes over what changes in the file `source`, where `hangup` (SIGHUP) says so too; then admits nothing more, answers everything admitted, and returns. What is not
     /// answered within the drain time-out is given up.
     ///
     /// # Errors
     /// Where the transport fails.
-    pub async fn run(self, stop: impl Future<Output = ()>, source: &Path) -> Result<(), ServeError> {
+    pub async fn run(self, stop: impl Future<Output = ()>, hangup: Signal, source: &Path) -> Result<(), ServeError> {
         let Self {
             pipeline,
             server,
@@ -156,7 +156,7 @@ impl Appliance {
         let (health, notifier) = (server.health(), Notifier::start());
         let (end, admin_end) = (CancellationToken::new(), CancellationToken::new());
         let reloader = Reloader::new(source.to_owned(), config, Arc::clone(&pipeline), server.live());
-        tokio::spawn(reload::watch(reloader, notifier.clone(), end.clone()).map_err(ServeError::Signals)?);
+        tokio::spawn(reload::watch(reloader, notifier.clone(), hangup, end.clone()));
         let admin = tokio::spawn(admin.serve(
             Arc::clone(&pipeline),
             server.live(),

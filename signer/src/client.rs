@@ -4,15 +4,24 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _};
 use serde::Deserialize;
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncBufRead, AsyncBufReadExt as _},
+    net::TcpStream,
+    time::timeout,
+};
 use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint, Uri};
+
+/// How long a server may be silent after the handshake before it is spoken to all the same: a proxy before it may wait for the first word
+/// itself, and an alert that comes later still ends the connection, only without its reason.
+const FIRST_WORD: Duration = Duration::from_secs(5);
 
 /// `client.toml`: where the service is, and how to show oneself. Relative paths are taken from the file's own folder.
 #[derive(Debug, Clone, Deserialize)]
@@ -47,6 +56,16 @@ pub enum ClientError {
         endpoint: String,
         /// What happened.
         problem: String,
+    },
+    /// The service does not take the client's certificate.
+    #[error("{endpoint} refuses the certificate {}: {alert}", certificate.display())]
+    Refused {
+        /// Where.
+        endpoint: String,
+        /// The certificate.
+        certificate: PathBuf,
+        /// What the service said.
+        alert: rustls::Error,
     },
 }
 
@@ -83,7 +102,9 @@ impl ClientConfigFile {
             async move {
                 let stream = TcpStream::connect(&address).await?;
                 stream.set_nodelay(true)?;
-                Ok::<_, io::Error>(TokioIo::new(tls.connect(name, stream).await?))
+                let mut stream = tls.connect(name, stream).await?;
+                first_word(&mut stream).await?;
+                Ok::<_, io::Error>(TokioIo::new(stream))
             }
         });
         // The connector speaks TLS itself; to the endpoint it is a plain connection.
@@ -94,9 +115,16 @@ impl ClientConfigFile {
         plain
             .connect_with_connector(connector)
             .await
-            .map_err(|error| ClientError::Connect {
-                endpoint: self.endpoint.clone(),
-                problem: root_cause(&error),
+            .map_err(|error| match refusal(&error) {
+                Some(alert) => ClientError::Refused {
+                    endpoint: self.endpoint.clone(),
+                    certificate: self.cert.clone(),
+                    alert,
+                },
+                None => ClientError::Connect {
+                    endpoint: self.endpoint.clone(),
+                    problem: root_cause(&error),
+                },
             })
     }
 
@@ -132,6 +160,41 @@ fn config_error(what: impl std::fmt::Display, problem: &dyn std::fmt::Display) -
         what: what.to_string(),
         problem: problem.to_string(),
     }
+}
+
+/// Waits until the server says something, which in HTTP/2 it does by itself (RFC 9113, section 3.4): in TLS 1.3 a client is
+/// done with the handshake before the server has looked at its certificate (RFC 8446, section 2), and learns by an alert in
+/// place of that first word that it was refused.
+async fn first_word(stream: &mut (impl AsyncBufRead + Unpin)) -> io::Result<()> {
+    match timeout(FIRST_WORD, stream.fill_buf()).await {
+        Ok(Ok([])) => Err(io::Error::other("closed the connection without a word")),
+        Ok(Err(error)) => Err(error),
+        Ok(Ok(_)) | Err(_) => Ok(()),
+    }
+}
+
+/// The TLS alert by which the other end has refused this one's certificate (RFC 8446, section 6.2).
+fn refusal(error: &(dyn std::error::Error + 'static)) -> Option<rustls::Error> {
+    use rustls::AlertDescription as Alert;
+    let mut causes = std::iter::successors(Some(error), |cause| cause.source());
+    let error = causes.find_map(|cause| cause.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref());
+    let of_the_certificate = |alert: &Alert| {
+        matches!(
+            alert,
+            Alert::BadCertificate
+                | Alert::UnsupportedCertificate
+                | Alert::CertificateRevoked
+                | Alert::CertificateExpired
+                | Alert::CertificateUnknown
+                | Alert::UnknownCA
+                | Alert::AccessDenied
+                | Alert::DecryptError
+                | Alert::CertificateRequired
+        )
+    };
+    error
+        .filter(|e| matches!(e, rustls::Error::AlertReceived(alert) if of_the_certificate(alert)))
+        .cloned()
 }
 
 /// The innermost source: "transport error" alone helps nobody.

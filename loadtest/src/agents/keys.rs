@@ -5,7 +5,6 @@
 
 use std::{
     fs, io,
-    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -83,13 +82,13 @@ pub fn make(folder: &Path) -> Result<(), KeyError> {
 /// For its owner only, and never over what is there.
 fn write(folder: &Path, name: &str, text: &str) -> Result<(), KeyError> {
     let path = folder.join(name);
-    let opened = fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&path);
-    match opened.and_then(|mut file| io::Write::write_all(&mut file, text.as_bytes())) {
-        Ok(()) => Ok(()),
+    // A temporary file is its owner's alone, and a name that it takes has the whole of it.
+    let written = tempfile::NamedTempFile::new_in(folder).and_then(|mut part| {
+        io::Write::write_all(&mut part, text.as_bytes())?;
+        part.persist_noclobber(&path).map_err(io::Error::from)
+    });
+    match written {
+        Ok(_) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(KeyError::Exists(path)),
         Err(error) => Err(KeyError::Io(path, error)),
     }

@@ -111,3 +111,35 @@ pub fn main() -> ExitCode {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn read(command: &clap::Command, path: &str) {
+        let path = format!("{path} {}", command.get_name());
+        let (short, long) = (command.clone().render_help(), command.clone().render_long_help());
+        for help in [short.to_string(), long.to_string()] {
+            for internal in ["\\", "::", "in-process", "Option<", "PathBuf", "todo", "unwrap", "`["] {
+                assert!(!help.contains(internal), "{path} has {internal:?}:\n{help}");
+            }
+            assert_eq!(help.matches('`').count() % 2, 0, "{path}:\n{help}");
+        }
+        assert!(command.get_about().is_some(), "{path} says nothing of itself");
+        for argument in command.get_arguments().filter(|argument| !argument.is_hide_set()) {
+            let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
+            assert!(!help.is_empty(), "{path}: {} is not explained", argument.get_id());
+            assert!(!help.ends_with('.'), "{path}: {}: {help}", argument.get_id());
+        }
+        command.get_subcommands().for_each(|command| read(command, &path));
+    }
+
+    #[test]
+    fn every_help_text_is_for_its_reader() {
+        let mut cli = Cli::command();
+        cli.build();
+        read(&cli, "");
+    }
+}

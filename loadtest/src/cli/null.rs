@@ -15,6 +15,13 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args) -> Result<(), Exit> {
     let cannot =
         |error: std::io::Error| Exit::unavailable(format!("cannot write into {}: {error}", args.dir.display()));
+    // A folder of `muhurdar dev` has files of the same names, and a CA that its seals hang on.
+    if args.dir.join("muhurdar.toml").exists() {
+        return Err(Exit::usage(format!(
+            "{} is an appliance's folder, whose files would be written over; choose another --dir",
+            args.dir.display()
+        )));
+    }
     fs::create_dir_all(&args.dir).map_err(cannot)?;
     let server = NullServer::start(&args.dir).map_err(Exit::unavailable)?;
     let client = format!(

@@ -440,10 +440,24 @@ pub fn write(report: &Report, latency: &Histogram<u64>, folder: &Path) -> io::Re
         hgrm: folder.join("latency.hgrm"),
     };
     let json = serde_json::to_string_pretty(report).map_err(io::Error::other)?;
-    fs::write(&written.json, json + "\n")?;
-    fs::write(&written.html, html::page(report).map_err(io::Error::other)?)?;
-    fs::write(&written.hgrm, hgrm::text(latency))?;
+    let html = html::page(report).map_err(io::Error::other)?;
+    whole(&written.json, &(json + "\n"))?;
+    whole(&written.html, &html)?;
+    whole(&written.hgrm, &hgrm::text(latency))?;
     Ok(written)
+}
+
+/// Writes a file that has its name when it is whole: `compare` and a browser never see half of one.
+fn whole(path: &Path, text: &str) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let mut part = tempfile::Builder::new()
+        .prefix(".muhurdar-")
+        // As any other file: less what the umask takes.
+        .permissions(fs::Permissions::from_mode(0o666))
+        .tempfile_in(path.parent().unwrap_or(Path::new(".")))?;
+    io::Write::write_all(&mut part, text.as_bytes())?;
+    part.persist(path)?;
+    Ok(())
 }
 
 /// Points for a percentile curve, closer together the nearer they come to 1.

@@ -3,7 +3,7 @@
 
 mod find;
 mod import;
-mod objects;
+pub(crate) mod objects;
 mod token;
 
 use std::path::Path;
@@ -13,12 +13,13 @@ use cryptoki::session::UserType;
 use cryptoki::types::AuthPin;
 use secrecy::ExposeSecret as _;
 
+use crate::ceiling::Bench;
 use crate::ckr::CkrError;
 use crate::config::{InitArgs, Pin, TokenConfig};
 use crate::driver::{self, Driver as _, TokenFacts};
 use crate::error::OpenError;
 use crate::latch::{Latch, Verdict};
-use crate::module::{self, LocalModule, ckr, padded, slot_of};
+use crate::module::{self, LocalModule, ckr, slot_of};
 use crate::sys::SlotId;
 
 pub use find::{find_softhsm2, softhsm2_places};
@@ -38,7 +39,7 @@ impl std::fmt::Debug for Module {
 }
 
 /// What a module says of itself (`CK_INFO`).
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
 pub struct LibraryFacts {
     /// Manufacturer.
     pub manufacturer: String,
@@ -51,7 +52,7 @@ pub struct LibraryFacts {
 }
 
 /// A slot, and the token in it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
 pub struct SlotFacts {
     /// Slot identifier.
     pub id: u64,
@@ -59,6 +60,27 @@ pub struct SlotFacts {
     pub description: String,
     /// The token, where there is one and it answers.
     pub token: Option<TokenFacts>,
+}
+
+/// Every slot of a token's module, seen as the service sees it: in this process, or in a child with the token's environment. Nobody logs in.
+///
+/// # Errors
+/// Where the module cannot be loaded or started, or lists no slots.
+pub fn slots(token: &TokenConfig) -> Result<Vec<SlotFacts>, OpenError> {
+    let driver = driver::driver(token, None)?;
+    let slots = driver.start().and_then(|()| driver.slots());
+    slots.map_err(|error| OpenError::Token {
+        token: token.name.clone(),
+        error,
+    })
+}
+
+/// Everything on a token, seen as the service sees it: by the same driver, with the same login.
+///
+/// # Errors
+/// Where the token cannot be opened.
+pub fn objects(token: &TokenConfig) -> Result<Vec<Object>, OpenError> {
+    Bench::open(token)?.objects()
 }
 
 impl Module {
@@ -91,13 +113,7 @@ impl Module {
     /// # Errors
     /// Where it does not.
     pub fn library(&self) -> Result<LibraryFacts, OpenError> {
-        let info = self.call(self.local.functions().info())?;
-        Ok(LibraryFacts {
-            manufacturer: padded(&info.manufacturerID),
-            description: padded(&info.libraryDescription),
-            version: (info.libraryVersion.major, info.libraryVersion.minor),
-            cryptoki: (info.cryptokiVersion.major, info.cryptokiVersion.minor),
-        })
+        self.call(self.local.library())
     }
 
     /// Every slot of the module.
@@ -105,19 +121,7 @@ impl Module {
     /// # Errors
     /// Where the slots cannot be listed. A token that does not answer is none.
     pub fn slots(&self) -> Result<Vec<SlotFacts>, OpenError> {
-        let functions = self.local.functions();
-        let slots = self.call(functions.slots(false))?;
-        slots
-            .into_iter()
-            .map(|id| {
-                let info = self.call(functions.slot_info(id))?;
-                Ok(SlotFacts {
-                    id: id.into(),
-                    description: padded(&info.slotDescription),
-                    token: module::facts(&functions, id).ok(),
-                })
-            })
-            .collect()
+        self.call(self.local.slots())
     }
 
     /// Initialises a token (`C_InitToken`, `C_InitPIN`): in this slot, or in the first whose token is not initialised. Everything on it is

@@ -10,6 +10,7 @@ use super::objects::{self, Object};
 use super::{Module, import};
 use crate::ckr::CkrError;
 use crate::config::{RsaMechanism, TokenConfig};
+use crate::discovery;
 use crate::driver::{SignCall, TokenFacts};
 use crate::error::OpenError;
 use crate::health::probe_call;
@@ -72,7 +73,10 @@ impl Token {
     /// # Errors
     /// Where the token does not answer.
     pub fn objects(&self) -> Result<Vec<Object>, OpenError> {
-        self.call(objects::list(&self.session))
+        let local = &self.module.local;
+        let probe = |call: &SignCall<'_>| local.probe(self.facts.slot, self.session.handle(), call);
+        let found = self.call(discovery::discover(&self.session, &probe))?;
+        self.call(objects::list(&self.session, &found))
     }
 
     /// Makes a key pair that never leaves the token: private, sensitive, not extractable, for signing only. Answers its

@@ -69,6 +69,10 @@ fn obey(module: &dyn Driver, request: Request, lane: Option<UnixStream>) -> Resu
         Request::Open { slot } => module.open(slot)?,
         Request::Login { slot, pin } => module.login(slot, &SecretString::from(pin))?,
         Request::Discover { slot } => return module.discover(slot).map(Response::Keys),
+        Request::Objects { slot } => return module.objects(slot).map(Response::Objects),
+        Request::Library => return module.library().map(Response::Library),
+        Request::Slots => return module.slots().map(Response::Slots),
+        Request::Mechanisms { slot } => return module.mechanisms(slot).map(Response::Mechanisms),
         Request::Close { slot } => module.close(slot),
         Request::Session { slot, single } => {
             let lane = lane.ok_or(CkrError {

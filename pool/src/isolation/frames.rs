@@ -14,8 +14,10 @@ use rustix::net::{
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use crate::admin::{LibraryFacts, Object, SlotFacts};
 use crate::ckr::CkrError;
 use crate::driver::{FoundKey, Made, SignCall, TokenFacts};
+use crate::qualify::MechanismFacts;
 
 /// Longest frame: a token with thousands of keys and their certificates.
 const MAX_FRAME: usize = 64 << 20;
@@ -40,6 +42,14 @@ pub(super) enum Request {
     Discover {
         slot: u64,
     },
+    Objects {
+        slot: u64,
+    },
+    Library,
+    Slots,
+    Mechanisms {
+        slot: u64,
+    },
     Close {
         slot: u64,
     },
@@ -56,6 +66,10 @@ pub(super) enum Response {
     Tokens(Vec<TokenFacts>),
     Facts(TokenFacts),
     Keys(Vec<FoundKey>),
+    Objects(Vec<Object>),
+    Library(LibraryFacts),
+    Slots(Vec<SlotFacts>),
+    Mechanisms(Vec<Option<MechanismFacts>>),
     Failed { function: String, code: u64 },
 }
 

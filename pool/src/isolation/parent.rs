@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
@@ -12,11 +13,13 @@ use std::time::Duration;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::frames::{LaneSocket, Request, Response, function, receive, send};
+use crate::admin::{LibraryFacts, Object, SlotFacts};
 use crate::bounded::STEP;
 use crate::ckr::CkrError;
 use crate::config::{InitArgs, TokenConfig};
 use crate::driver::{Driver, FoundKey, Made, SignCall, TokenFacts, TokenSession};
 use crate::module::lock;
+use crate::qualify::MechanismFacts;
 
 pub(super) struct ChildModule {
     command: Vec<OsString>,
@@ -76,6 +79,8 @@ impl ChildModule {
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
+            // Out of the terminal's reach: at a Ctrl-C it is this process that ends, and answers first what it has begun.
+            .process_group(0)
             .spawn()?;
         tracing::info!(module = %self.module.display(), pid = child.id(), "the module runs in a child process");
         Ok(Running { child, control })
@@ -181,6 +186,39 @@ impl Driver for ChildModule {
             Response::Keys(keys) => Ok(keys),
             _ => Err(gone("C_FindObjects")),
         }
+    }
+
+    fn objects(&self, slot: u64) -> Result<Vec<Object>, CkrError> {
+        match self.ask("C_FindObjects", &Request::Objects { slot }, None)? {
+            Response::Objects(objects) => Ok(objects),
+            _ => Err(gone("C_FindObjects")),
+        }
+    }
+
+    fn library(&self) -> Result<LibraryFacts, CkrError> {
+        match self.ask("C_GetInfo", &Request::Library, None)? {
+            Response::Library(facts) => Ok(facts),
+            _ => Err(gone("C_GetInfo")),
+        }
+    }
+
+    fn slots(&self) -> Result<Vec<SlotFacts>, CkrError> {
+        match self.ask("C_GetSlotInfo", &Request::Slots, None)? {
+            Response::Slots(slots) => Ok(slots),
+            _ => Err(gone("C_GetSlotInfo")),
+        }
+    }
+
+    fn mechanisms(&self, slot: u64) -> Result<Vec<Option<MechanismFacts>>, CkrError> {
+        match self.ask("C_GetMechanismInfo", &Request::Mechanisms { slot }, None)? {
+            Response::Mechanisms(facts) => Ok(facts),
+            _ => Err(gone("C_GetMechanismInfo")),
+        }
+    }
+
+    /// The child is this driver's own.
+    fn is_open(&self, _slot: u64) -> bool {
+        false
     }
 
     fn close(&self, slot: u64) {

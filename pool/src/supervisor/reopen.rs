@@ -9,6 +9,7 @@ use cryptoki_sys as ck;
 use super::{Supervisor, Trouble};
 use crate::bounded::bounded;
 use crate::ckr::CkrError;
+use crate::discovery;
 use crate::driver;
 use crate::error::OpenError;
 use crate::keys::KeyId;
@@ -57,14 +58,10 @@ impl Supervisor {
         lock(&slot.opened).facts = Some(facts.clone());
         self.log_in(at, facts.slot, &facts)?;
         let found = bounded(&self.shared, slot, "C_FindObjects", move |driver| driver.discover(id))?;
-        for key in &found {
-            if let Some(why) = &key.refused {
-                tracing::warn!(token = %slot.name, label = %key.label, "key refused: {why}");
-            }
-        }
+        discovery::tell(&slot.name, &found);
         let handles = self.shared.keys.merge(slot.index, &found);
         let cap = Cap::of(&slot.config, &facts);
-        tracing::info!(token = %slot.name, slot = facts.slot, sessions = cap.sessions, reason = %cap.reason, keys = found.len(), "effective cap");
+        tracing::info!(token = %slot.name, slot = facts.slot, sessions = cap.sessions, reason = %cap.reason, keys = found.iter().filter(|key| key.refused.is_none()).count(), "effective cap");
         slot.counters.cap.store(cap.sessions, Ordering::Relaxed);
         slot.lanes().resize(cap.sessions);
         {
@@ -113,6 +110,7 @@ impl Supervisor {
             });
         };
         let found = bounded(&self.shared, slot, "C_FindObjects", move |driver| driver.discover(id))?;
+        discovery::tell(&slot.name, &found);
         let handles = self.shared.keys.merge(slot.index, &found);
         lock(&slot.opened).handles = Arc::new(handles);
         // Lanes carry the handles of their epoch: begin a new one without touching keeper or login.

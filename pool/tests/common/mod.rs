@@ -173,6 +173,62 @@ pub fn log_in(config: &TokenConfig) -> admin::Token {
         .unwrap()
 }
 
+/// A session of a login of one's own, for what only other people's tools do to a token. The module goes last.
+pub fn session(config: &TokenConfig) -> (cryptoki::context::Pkcs11, cryptoki::session::Session) {
+    let Select::Label(label) = &config.select else {
+        panic!("tokens of these tests are selected by label")
+    };
+    Module::open(&config.module, config.init_args).unwrap();
+    let module = cryptoki::context::Pkcs11::new(&config.module).unwrap();
+    let slots = module.get_slots_with_initialized_token().unwrap();
+    let slot = slots
+        .into_iter()
+        .find(|slot| module.get_token_info(*slot).unwrap().label().trim_end() == label)
+        .unwrap();
+    let session = module.open_rw_session(slot).unwrap();
+    // Whoever holds a login of this process has logged this session in.
+    let _ = session.login(
+        cryptoki::session::UserType::User,
+        Some(&cryptoki::types::AuthPin::from(PIN)),
+    );
+    (module, session)
+}
+
+/// A key pair with these names and this CKA_SIGN, as others' tools make them: what this pool's own would refuse.
+pub fn foreign_key(config: &TokenConfig, curve: &[u8], label: &str, cka_id: &[u8], signs: bool, keep_public: bool) {
+    use cryptoki::mechanism::Mechanism;
+    use cryptoki::object::Attribute;
+    let (_module, session) = session(config);
+    let names = [
+        Attribute::Token(true),
+        Attribute::Label(label.as_bytes().to_vec()),
+        Attribute::Id(cka_id.to_vec()),
+    ];
+    let public = [
+        &names[..],
+        &[Attribute::EcParams(curve.to_vec()), Attribute::Verify(true)],
+    ]
+    .concat();
+    let private = [&names[..], &[Attribute::Private(true), Attribute::Sign(signs)]].concat();
+    let (public, _) = session
+        .generate_key_pair(&Mechanism::EccKeyPairGen, &public, &private)
+        .unwrap();
+    if !keep_public {
+        session.destroy_object(public).unwrap();
+    }
+}
+
+/// CKA_EC_PARAMS of secp256r1 and secp256k1.
+pub const P256: [u8; 10] = [0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
+pub const K256: [u8; 7] = [0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x0a];
+
+/// So many P-256 keys with one CKA_ID and label.
+pub fn namesakes(config: &TokenConfig, count: usize) {
+    for _ in 0..count {
+        foreign_key(config, &P256, "namesake", &[9], true, true);
+    }
+}
+
 pub async fn open(tokens: Vec<TokenConfig>) -> Pool {
     Pool::open(Config::new(tokens)).await.unwrap()
 }

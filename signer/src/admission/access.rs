@@ -228,7 +228,7 @@ mod tests {
             identity: "uri:urn:muhurdar:client:branch-1".to_owned(),
             taxpayers: vec!["1234567890".to_owned(), "22*".to_owned(), "3333333??3".to_owned()],
             taxpayers_file: None,
-            documents: Some(vec![Document::Invoice]),
+            documents: Some(vec![Document(DocumentType::Invoice)]),
             calls: vec![Call::Seal],
             priorities: vec![Priority::Normal],
             weight: 1,

@@ -3,8 +3,10 @@
 mod check;
 mod dev;
 mod exit;
+mod output;
 mod seal;
 mod serve;
+mod signals;
 mod token;
 mod verify;
 
@@ -95,5 +97,52 @@ fn isolated_module(arguments: impl Iterator<Item = std::ffi::OsString>) -> ExitC
     match isolation::child_main(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => Failure::usage(error).report(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    /// What a reader of the help has no use for.
+    const INTERNAL: [&str; 8] = [
+        "\\",
+        "::",
+        "isolated-module",
+        "Option<",
+        "PathBuf",
+        "todo",
+        "unwrap",
+        "`[",
+    ];
+
+    fn read(command: &clap::Command, path: &str) {
+        let path = format!("{path} {}", command.get_name());
+        for (name, help) in [
+            ("-h", command.clone().render_help()),
+            ("--help", command.clone().render_long_help()),
+        ] {
+            let help = help.to_string();
+            for word in INTERNAL {
+                assert!(!help.contains(word), "{path} {name} has {word:?}:\n{help}");
+            }
+            assert_eq!(help.matches('"').count() % 2, 0, "{path} {name}:\n{help}");
+        }
+        assert!(command.get_about().is_some(), "{path} says nothing of itself");
+        for argument in command.get_arguments().filter(|argument| !argument.is_hide_set()) {
+            let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
+            assert!(!help.is_empty(), "{path}: {} is not explained", argument.get_id());
+            assert!(!help.ends_with('.'), "{path}: {}: {help}", argument.get_id());
+        }
+        command.get_subcommands().for_each(|command| read(command, &path));
+    }
+
+    #[test]
+    fn every_help_text_is_for_its_reader() {
+        let mut cli = Cli::command();
+        cli.build();
+        read(&cli, "");
     }
 }

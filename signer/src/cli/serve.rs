@@ -4,8 +4,13 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use muhurdar_pool::OpenError;
+use tokio::signal::unix::Signal;
+use tokio_util::sync::CancellationToken;
 
-use super::{Failure, exit};
+use super::{
+    Failure, exit,
+    signals::{self, Stop},
+};
 use crate::{
     appliance::{Appliance, StartError},
     config::Config,
@@ -23,17 +28,19 @@ pub(super) struct Serve {
 
 impl Serve {
     pub(super) fn run(&self) -> Result<(), Failure> {
+        let signals = signals::take().map_err(|e| Failure::io("signals", &e))?;
         let config = Config::load(&self.config).map_err(Failure::usage)?;
-        serve(config, &self.config, "info", |_| {})
+        serve(config, &self.config, "info", signals, |_| {})
     }
 }
 
-/// Serves until SIGTERM or SIGINT. `ready` is called once, when everything listens.
-/// The configuration was read from `source`, which is read again when it changes.
+/// Serves until SIGTERM or SIGINT: at the first it answers what it has admitted, at the second it ends. One that comes during the start ends
+/// that. `ready` is called once, when everything listens. The configuration was read from `source`, which is read again when it changes.
 pub(super) fn serve(
     config: Config,
     source: &Path,
     log_filter: &str,
+    (mut stop, hangup): (Stop, Signal),
     ready: impl FnOnce(&Appliance),
 ) -> Result<(), Failure> {
     telemetry::start_log(&config.log, log_filter).map_err(Failure::usage)?;
@@ -46,15 +53,30 @@ pub(super) fn serve(
         .build();
     let runtime = runtime.map_err(|e| Failure::io("runtime", &e))?;
     let outcome = runtime.block_on(async {
-        let stop = stop_signal().map_err(|e| Failure::io("signals", &e))?;
-        let appliance = Appliance::start(config).await.map_err(|error| start_failure(&error))?;
+        let starting = Box::pin(Appliance::start(config));
+        let appliance = tokio::select! {
+            biased;
+            _ = stop.asked() => {
+                tracing::info!("asked to end before everything was there: ending");
+                return Ok(());
+            }
+            started = starting => started.map_err(|error| start_failure(&error))?,
+        };
         let address = appliance.address().map_err(|e| Failure::io("listener", &e))?;
         let admin = appliance
             .admin_address()
             .map_err(|e| Failure::io("admin listener", &e))?;
         tracing::info!(%address, %admin, taxpayers = appliance.taxpayers(), "serving");
         ready(&appliance);
-        appliance.run(stop, source).await.map_err(Failure::unavailable)
+        let drain = CancellationToken::new();
+        let running = Box::pin(appliance.run(drain.clone().cancelled_owned(), hangup, source));
+        tokio::select! {
+            ended = running => ended.map_err(Failure::unavailable),
+            signal = asked_twice(stop, drain) => {
+                tracing::warn!("asked to end a second time: what is not answered is given up");
+                Err(Failure::silent(signal))
+            }
+        }
     });
     // What still runs is given up: everything that was admitted has been answered, or its time is over.
     runtime.shutdown_background();
@@ -81,15 +103,9 @@ fn start_failure(error: &StartError) -> Failure {
     }
 }
 
-/// Ready when the process is asked to end: SIGTERM, or SIGINT from a terminal.
-fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    })
+/// Begins the drain when the process is asked to end, and is ready when it is asked again.
+async fn asked_twice(mut stop: Stop, drain: CancellationToken) -> u8 {
+    stop.asked().await;
+    drain.cancel();
+    stop.asked().await
 }

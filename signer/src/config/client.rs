@@ -111,43 +111,27 @@ impl Priority {
     }
 }
 
-/// A kind of document, as the configuration writes it.
+/// A kind of document, as the configuration writes it: `credit-note`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Document {
-    /// e-Fatura, e-Arşiv Fatura, e-SMM.
-    Invoice,
-    /// e-Müstahsil Makbuzu.
-    CreditNote,
-    /// e-İrsaliye.
-    DespatchAdvice,
-    /// The answer to an e-İrsaliye.
-    ReceiptAdvice,
-    /// KABUL, RED, IADE.
-    ApplicationResponse,
-    /// The e-Arşiv report.
-    EarsivReport,
-    /// Yevmiye and kebir.
-    EdefterLedger,
-    /// Their berat.
-    EdefterBerat,
-    /// HR-XML.
-    UserAccount,
+#[serde(try_from = "String")]
+pub struct Document(pub DocumentType);
+
+impl TryFrom<String> for Document {
+    type Error = String;
+
+    fn try_from(name: String) -> Result<Self, String> {
+        let called = |document: DocumentType| document.id().replace('_', "-");
+        let found = DocumentType::ALL.into_iter().find(|document| called(*document) == name);
+        found.map(Self).ok_or_else(|| {
+            let all = DocumentType::ALL.map(called).join(", ");
+            format!("no document is called \"{name}\"; there are {all}")
+        })
+    }
 }
 
 impl From<Document> for DocumentType {
-    fn from(document: Document) -> Self {
-        match document {
-            Document::Invoice => Self::Invoice,
-            Document::CreditNote => Self::CreditNote,
-            Document::DespatchAdvice => Self::DespatchAdvice,
-            Document::ReceiptAdvice => Self::ReceiptAdvice,
-            Document::ApplicationResponse => Self::ApplicationResponse,
-            Document::EarsivReport => Self::EArsivReport,
-            Document::EdefterLedger => Self::EDefterLedger,
-            Document::EdefterBerat => Self::EDefterBerat,
-            Document::UserAccount => Self::UserAccount,
-        }
+    fn from(Document(document): Document) -> Self {
+        document
     }
 }
 

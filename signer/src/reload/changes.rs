@@ -13,46 +13,10 @@ pub(super) struct Changes {
 
 impl Changes {
     pub(super) fn between(old: &Config, new: &Config) -> Self {
-        let mut changes = Self::default();
-        let (before, after) = (&old.server, &new.server);
-        let needs_restart = [
-            ("server.listen", before.listen != after.listen),
-            ("server.admin_listen", before.admin_listen != after.admin_listen),
-            ("server.unix_socket", before.unix_socket != after.unix_socket),
-            ("server.state_dir", before.state_dir != after.state_dir),
-            ("server.spool_dir", before.spool_dir != after.spool_dir),
-            (
-                "limits.large_in_flight",
-                old.limits.large_in_flight != new.limits.large_in_flight,
-            ),
-            ("server.drain_timeout", before.drain_timeout != after.drain_timeout),
-            (
-                "server.keep_alive_interval",
-                before.keep_alive_interval != after.keep_alive_interval,
-            ),
-            (
-                "server.keep_alive_timeout",
-                before.keep_alive_timeout != after.keep_alive_timeout,
-            ),
-            (
-                "server.network_threads",
-                before.network_threads != after.network_threads,
-            ),
-            ("limits.document", old.limits.document != new.limits.document),
-            (
-                "sealing.digest_threads",
-                old.sealing.digest_threads != new.sealing.digest_threads,
-            ),
-            ("token", old.tokens != new.tokens),
-            ("idempotency", old.idempotency != new.idempotency),
-            ("log", old.log != new.log),
-            ("telemetry", old.telemetry != new.telemetry),
-        ];
-        changes.restart = needs_restart
-            .into_iter()
-            .filter(|(_, is)| *is)
-            .map(|(key, _)| key)
-            .collect();
+        let mut changes = Self {
+            restart: restart(old, new),
+            taken_over: Vec::new(),
+        };
         // Compared with the rest already equal, so that nothing is told twice.
         let mut rest = new.clone();
         keep_what_needs_a_restart(old, &mut rest);
@@ -84,24 +48,43 @@ impl Changes {
     }
 }
 
-/// Puts back what the running service cannot change.
-pub(super) fn keep_what_needs_a_restart(old: &Config, new: &mut Config) {
-    new.server.listen = old.server.listen;
-    new.server.admin_listen = old.server.admin_listen;
-    new.server.unix_socket.clone_from(&old.server.unix_socket);
-    new.server.state_dir.clone_from(&old.server.state_dir);
-    new.server.drain_timeout = old.server.drain_timeout;
-    new.server.keep_alive_interval = old.server.keep_alive_interval;
-    new.server.keep_alive_timeout = old.server.keep_alive_timeout;
-    new.server.network_threads = old.server.network_threads;
-    new.server.spool_dir.clone_from(&old.server.spool_dir);
-    new.limits.document = old.limits.document;
-    new.limits.large_in_flight = old.limits.large_in_flight;
-    new.sealing.digest_threads = old.sealing.digest_threads;
-    new.tokens.clone_from(&old.tokens);
-    new.idempotency.clone_from(&old.idempotency);
-    new.log.clone_from(&old.log);
-    new.telemetry.clone_from(&old.telemetry);
+/// Makes of one list what is told, what is kept, and what the commented configuration must name.
+macro_rules! only_a_restart_takes_over {
+    ($($name:literal = $($field:ident).+;)*) => {
+        /// As the commented configuration lists them.
+        #[cfg(test)]
+        const RESTART: &[&str] = &[$($name),*];
+
+        /// What differs of it.
+        fn restart(old: &Config, new: &Config) -> Vec<&'static str> {
+            let differs = [$(($name, old.$($field).+ != new.$($field).+)),*];
+            differs.into_iter().filter(|(_, is)| *is).map(|(key, _)| key).collect()
+        }
+
+        /// Puts it back to what the running service has.
+        pub(super) fn keep_what_needs_a_restart(old: &Config, new: &mut Config) {
+            $(new.$($field).+.clone_from(&old.$($field).+);)*
+        }
+    };
+}
+
+only_a_restart_takes_over! {
+    "server.listen" = server.listen;
+    "server.admin_listen" = server.admin_listen;
+    "server.unix_socket" = server.unix_socket;
+    "server.state_dir" = server.state_dir;
+    "server.drain_timeout" = server.drain_timeout;
+    "server.spool_dir" = server.spool_dir;
+    "server.keep_alive_interval" = server.keep_alive_interval;
+    "server.keep_alive_timeout" = server.keep_alive_timeout;
+    "server.network_threads" = server.network_threads;
+    "limits.document" = limits.document;
+    "limits.large_in_flight" = limits.large_in_flight;
+    "sealing.digest_threads" = sealing.digest_threads;
+    "idempotency" = idempotency;
+    "log" = log;
+    "telemetry" = telemetry;
+    "token" = tokens;
 }
 
 #[cfg(test)]
@@ -110,12 +93,19 @@ mod tests {
 
     use super::*;
 
+    const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/muhurdar.toml");
+
     fn example() -> Config {
-        Config::load(Path::new(concat!(
-            env!("CARGO_MANIFEST_DIR"),
-            "/../deploy/muhurdar.toml"
-        )))
-        .unwrap()
+        Config::load(Path::new(EXAMPLE)).unwrap()
+    }
+
+    #[test]
+    fn the_commented_configuration_names_what_needs_a_restart() {
+        let text = std::fs::read_to_string(EXAMPLE).unwrap();
+        let (_, list) = text.split_once("Only a restart takes over: ").unwrap();
+        let (list, _) = list.split_once(".\n").unwrap();
+        let named = list.replace("\n# ", " ").replace(['[', ']'], "");
+        assert_eq!(named.split(", ").collect::<Vec<_>>(), RESTART);
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use std::{fs, os::unix::fs::MetadataExt as _, path::PathBuf, time::Duration};
 
 use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
+    signal::unix::Signal,
     time::{MissedTickBehavior, interval},
 };
 use tokio_util::sync::CancellationToken;
@@ -20,20 +20,8 @@ const INTERVAL: Duration = Duration::from_secs(2);
 /// What tells a file from its successor; none where there is none.
 type Stamp = Option<(u64, u64, u64, i64, i64)>;
 
-/// Reloads until `end`, and tells the service manager. SIGHUP is taken from the moment that this returns.
-///
-/// # Errors
-/// Where the system gives no signal handler.
-pub(crate) fn watch(
-    reloader: Reloader,
-    notifier: Notifier,
-    end: CancellationToken,
-) -> std::io::Result<impl Future<Output = ()>> {
-    let hangup = signal(SignalKind::hangup())?;
-    Ok(run(reloader, notifier, hangup, end))
-}
-
-async fn run(mut reloader: Reloader, notifier: Notifier, mut hangup: Signal, end: CancellationToken) {
+/// Reloads until `end`, and tells the service manager. `hangup` is SIGHUP; one that came before this began is not forgotten.
+pub(crate) async fn watch(mut reloader: Reloader, notifier: Notifier, mut hangup: Signal, end: CancellationToken) {
     let mut looks = interval(INTERVAL);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // What is in force, and what was seen at the last look.

@@ -1,6 +1,9 @@
 //! The wire's messages to what the service understands, and back.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::LazyLock,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use muhurdar_proto::seal::v1 as wire;
@@ -156,20 +159,13 @@ fn key_type(key: KeyType) -> wire::KeyType {
     }
 }
 
-const DOCUMENT_TYPES: [(wire::DocumentType, DocumentType); 9] = [
-    (wire::DocumentType::Invoice, DocumentType::Invoice),
-    (wire::DocumentType::CreditNote, DocumentType::CreditNote),
-    (wire::DocumentType::DespatchAdvice, DocumentType::DespatchAdvice),
-    (wire::DocumentType::ReceiptAdvice, DocumentType::ReceiptAdvice),
-    (
-        wire::DocumentType::ApplicationResponse,
-        DocumentType::ApplicationResponse,
-    ),
-    (wire::DocumentType::EarsivReport, DocumentType::EArsivReport),
-    (wire::DocumentType::EdefterLedger, DocumentType::EDefterLedger),
-    (wire::DocumentType::EdefterBerat, DocumentType::EDefterBerat),
-    (wire::DocumentType::UserAccount, DocumentType::UserAccount),
-];
+/// What the wire calls each: its own name, in capitals, after that of the list.
+static DOCUMENT_TYPES: LazyLock<[(wire::DocumentType, DocumentType); DocumentType::ALL.len()]> = LazyLock::new(|| {
+    DocumentType::ALL.map(|document| {
+        let name = format!("DOCUMENT_TYPE_{}", document.id().to_ascii_uppercase());
+        (wire::DocumentType::from_str_name(&name).unwrap_or_default(), document)
+    })
+});
 
 fn document_type(asked: wire::DocumentType) -> Option<DocumentType> {
     DOCUMENT_TYPES.iter().find(|(w, _)| *w == asked).map(|(_, d)| *d)
@@ -202,6 +198,21 @@ pub(super) fn deadline(metadata: &MetadataMap) -> Option<Instant> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_wire_knows_the_documents_that_are_sealed_and_no_others() {
+        let of_wire: Vec<_> = (1..)
+            .map_while(|value| wire::DocumentType::try_from(value).ok())
+            .map(|known| {
+                (
+                    known,
+                    document_type(known).unwrap_or_else(|| panic!("{known:?} is sealed as what?")),
+                )
+            })
+            .collect();
+        assert_eq!(of_wire, *DOCUMENT_TYPES, "in the same order");
+        assert_eq!(document_type(wire::DocumentType::Unspecified), None);
+    }
 
     fn timeout(text: &'static str) -> Option<Duration> {
         let mut metadata = MetadataMap::new();

@@ -114,9 +114,6 @@ pub enum ServeError {
         /// How many it needs.
         least: u64,
     },
-    /// No handler for SIGHUP.
-    #[error("signals: {0}")]
-    Signals(std::io::Error),
     /// The transport failed.
     #[error("gRPC transport: {0}")]
     Transport(#[from] tonic::transport::Error),

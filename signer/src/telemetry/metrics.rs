@@ -63,19 +63,6 @@ const REQUEST_BUCKETS: [f64; 24] = [
 /// Documents; up to the most that a digest thread takes at a time.
 const BATCH_BUCKETS: [f64; 8] = [1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0];
 
-/// The `document` label of each type.
-const DOCUMENTS: [(DocumentType, &str); 9] = [
-    (DocumentType::Invoice, "invoice"),
-    (DocumentType::CreditNote, "credit_note"),
-    (DocumentType::DespatchAdvice, "despatch_advice"),
-    (DocumentType::ReceiptAdvice, "receipt_advice"),
-    (DocumentType::ApplicationResponse, "application_response"),
-    (DocumentType::EArsivReport, "earsiv_report"),
-    (DocumentType::EDefterLedger, "edefter_ledger"),
-    (DocumentType::EDefterBerat, "edefter_berat"),
-    (DocumentType::UserAccount, "user_account"),
-];
-
 /// The `document` label where nobody knows.
 const UNKNOWN: &str = "unknown";
 /// The `outcome` label of the one refusal that has no reason of the error table.
@@ -99,8 +86,8 @@ const RELOADS: [&str; 3] = ["taken_over", "unchanged", "refused"];
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    /// In the order of [`DOCUMENTS`].
-    sealed: [IntCounter; DOCUMENTS.len()],
+    /// In the order of [`DocumentType::ALL`].
+    sealed: [IntCounter; DocumentType::ALL.len()],
     pub(super) seals: IntCounterVec,
     pub(super) requests: [Histogram; Priority::ALL.len()],
     answered_again: IntCounter,
@@ -151,7 +138,7 @@ impl Metrics {
             )?,
         )?;
         let metrics = Self {
-            sealed: DOCUMENTS.map(|(_, label)| seals.with_label_values(&["sealed", label])),
+            sealed: DocumentType::ALL.map(|document| seals.with_label_values(&["sealed", document.id()])),
             answered_again: register(
                 &registry,
                 IntCounter::new(
@@ -184,7 +171,7 @@ impl Metrics {
     /// Every outcome of every document is there from the start: `rate` and `increase` do not see a counter's first event where
     /// the counter begins with it.
     fn begin_at_zero(&self) {
-        let documents = DOCUMENTS.iter().map(|(_, label)| *label).chain([UNKNOWN]);
+        let documents = DocumentType::ALL.map(DocumentType::id).into_iter().chain([UNKNOWN]);
         for document in documents {
             for outcome in ["sealed", UNAUTHENTICATED].iter().chain(&Refusal::REASONS) {
                 drop(self.seals.with_label_values(&[outcome, document]));
@@ -204,7 +191,7 @@ impl Metrics {
     }
 
     pub(crate) fn sealed(&self, document: Option<DocumentType>) {
-        match DOCUMENTS.iter().position(|(known, _)| Some(*known) == document) {
+        match DocumentType::ALL.iter().position(|known| Some(*known) == document) {
             Some(index) => self.sealed[index].inc(),
             None => self.seals.with_label_values(&["sealed", UNKNOWN]).inc(),
         }
@@ -225,8 +212,7 @@ impl Metrics {
     }
 
     pub(crate) fn refused(&self, refusal: &Refusal, expected: Option<DocumentType>) {
-        let known = DOCUMENTS.iter().find(|(known, _)| Some(*known) == expected);
-        let document = known.map_or(UNKNOWN, |(_, label)| label);
+        let document = expected.map_or(UNKNOWN, DocumentType::id);
         self.seals
             .with_label_values(&[refusal.reason().unwrap_or(UNAUTHENTICATED), document])
             .inc();

@@ -38,6 +38,34 @@ pub enum DocumentType {
 }
 
 impl DocumentType {
+    /// Every one of them. What the configuration, the metrics and the wire call them is made from this list and [`DocumentType::id`].
+    pub const ALL: [Self; 9] = [
+        Self::Invoice,
+        Self::CreditNote,
+        Self::DespatchAdvice,
+        Self::ReceiptAdvice,
+        Self::ApplicationResponse,
+        Self::EArsivReport,
+        Self::EDefterLedger,
+        Self::EDefterBerat,
+        Self::UserAccount,
+    ];
+
+    /// What it is called by machines: `credit_note`.
+    pub fn id(self) -> &'static str {
+        match self {
+            Self::Invoice => "invoice",
+            Self::CreditNote => "credit_note",
+            Self::DespatchAdvice => "despatch_advice",
+            Self::ReceiptAdvice => "receipt_advice",
+            Self::ApplicationResponse => "application_response",
+            Self::EArsivReport => "earsiv_report",
+            Self::EDefterLedger => "edefter_ledger",
+            Self::EDefterBerat => "edefter_berat",
+            Self::UserAccount => "user_account",
+        }
+    }
+
     /// What the root element is called.
     pub fn name(self) -> &'static str {
         match self {

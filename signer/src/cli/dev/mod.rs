@@ -17,7 +17,7 @@ use std::{
 use clap::Args;
 
 use self::{home::Home, pki::Authority};
-use super::{Failure, exit, serve};
+use super::{Failure, exit, serve, signals};
 use crate::{
     appliance::Appliance,
     config::{Config, DEFAULT_ADMIN_PORT, DEFAULT_PORT, is_taxpayer},
@@ -114,11 +114,14 @@ impl Dev {
             );
             return Ok(());
         }
+        // Until here they end it at once: there is nobody yet to be answered.
+        let signals = signals::take().map_err(|e| Failure::io("signals", &e))?;
         let config = self.config(&home, &module)?;
         serve::serve(
             config,
             &home.path("muhurdar.toml"),
             "info,muhurdar::audit=off",
+            signals,
             |appliance| {
                 announce(&home, appliance);
             },

@@ -3,7 +3,7 @@
 //! Taxpayers' certificates have the profile of a mali mühür certificate: subject `serialNumber` = VKN, KeyUsage critical
 //! digitalSignature and nothing else, the extended key usage and policy that Kamu SM gives them, three years.
 
-use std::{fs, io::Write as _, net::IpAddr, os::unix::fs::OpenOptionsExt as _, path::Path};
+use std::{fs, net::IpAddr, path::Path};
 
 use jiff::{SignedDuration, Timestamp};
 use rcgen::{
@@ -13,6 +13,7 @@ use rcgen::{
 };
 
 use crate::cli::Failure;
+pub(super) use crate::cli::output::{write, write_secret};
 
 const DAY: SignedDuration = SignedDuration::from_hours(24);
 /// id-at-serialNumber (RFC 5280, appendix A.1).
@@ -173,23 +174,6 @@ fn defect(error: impl std::fmt::Display) -> Failure {
 
 pub(super) fn read(path: &Path) -> Result<String, Failure> {
     fs::read_to_string(path).map_err(|e| Failure::io(path.display(), &e))
-}
-
-/// Writes a file that anybody may read.
-pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    fs::write(path, bytes).map_err(|e| Failure::io(path.display(), &e))
-}
-
-/// Writes a file that only its owner may read, from its first byte on.
-pub(super) fn write_secret(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    let file = fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(path);
-    file.and_then(|mut f| f.write_all(bytes))
-        .map_err(|e| Failure::io(path.display(), &e))
 }
 
 /// Whether a certificate file is there and valid for `days` more.

@@ -19,7 +19,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic_types::StatusExt as _;
 
-use super::{Failure, Seal, exit};
+use super::{Failure, Seal, exit, output::Output};
 
 /// A file of more bytes goes in chunks: well below what a service takes in one message by default.
 const LARGE: u64 = 8 << 20;
@@ -105,7 +105,7 @@ impl Seal {
             .map_err(|e| Failure::new(exit::SOFTWARE, e))?
             .map_err(at)?;
 
-        let mut target = Target::create(self.destination(path)?).await?;
+        let mut target = Target::create(self.destination(path)?)?;
         if let Some(seal) = &result.seal {
             target.splice(path, seal).await?;
         }
@@ -143,37 +143,25 @@ fn of_document(status: &tonic::Status) -> Failure {
     Failure::new(code, format_args!("{reason}: {message}"))
 }
 
-/// A sealed file on its way in, under another name until it is whole.
+/// A sealed file on its way in, without its name until it is whole.
 struct Target {
     path: PathBuf,
-    part: PathBuf,
+    output: Output,
     file: File,
     digest: digest::Context,
     bytes: u64,
-    whole: bool,
-}
-
-impl Drop for Target {
-    fn drop(&mut self) {
-        if !self.whole {
-            let _ = std::fs::remove_file(&self.part);
-        }
-    }
 }
 
 impl Target {
-    async fn create(path: PathBuf) -> Result<Self, Failure> {
-        let mut part = path.clone().into_os_string();
-        part.push(".part");
-        let part = PathBuf::from(part);
-        let file = File::create(&part).await.map_err(|e| Failure::io(part.display(), &e))?;
+    fn create(path: PathBuf) -> Result<Self, Failure> {
+        let output = Output::create(&path)?;
+        let file = output.file().try_clone().map_err(|e| Failure::io(path.display(), &e))?;
         Ok(Self {
             path,
-            part,
-            file,
+            output,
+            file: File::from_std(file),
             digest: digest::Context::new(&digest::SHA256),
             bytes: 0,
-            whole: false,
         })
     }
 
@@ -181,7 +169,7 @@ impl Target {
         self.digest.update(piece);
         self.bytes += piece.len() as u64;
         let written = self.file.write_all(piece).await;
-        written.map_err(|e| Failure::io(self.part.display(), &e))
+        written.map_err(|e| Failure::io(self.path.display(), &e))
     }
 
     /// Puts the seal into what lies in `path`.
@@ -214,13 +202,9 @@ impl Target {
                 "what came is not what the service has sealed; try again",
             ));
         }
-        let written = async {
-            self.file.flush().await?;
-            self.file.sync_all().await?;
-            tokio::fs::rename(&self.part, &self.path).await
-        };
-        written.await.map_err(|e| Failure::io(self.path.display(), &e))?;
-        self.whole = true;
-        Ok(self.path.clone())
+        // A write is told to have failed at the next one, so the last one is waited for.
+        let written = self.file.flush().await;
+        written.map_err(|e| Failure::io(self.path.display(), &e))?;
+        self.output.finish()
     }
 }

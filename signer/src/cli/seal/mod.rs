@@ -17,7 +17,7 @@ use muhurdar_proto::seal::v1::{
 use tonic::transport::Channel;
 use tonic_types::{RpcStatusExt as _, pb};
 
-use super::{Failure, exit};
+use super::{Failure, exit, output};
 use crate::client::{ClientConfigFile, ClientError};
 
 /// Documents that are on their way at a time.
@@ -49,14 +49,15 @@ pub(super) struct Seal {
     /// Documents
     #[arg(required = true)]
     files: Vec<PathBuf>,
-    /// Where the sealed files go, under their own names; without it beside each file, as NAME.sealed.xml
+    /// Where the sealed files go, under their own names; without it beside each file, as NAME.sealed.xml. Two files never share a name, and none is
+    /// written over one that is sealed
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Fetch only the seal and put it into the document here
     #[arg(long)]
     signature_only: bool,
     /// Prepare the document here and have only a digest signed: the document never leaves this machine. Needs the right
-    /// \"digest\"
+    /// "digest"
     #[arg(long, conflicts_with = "signature_only")]
     hash_only: bool,
 }
@@ -64,6 +65,7 @@ pub(super) struct Seal {
 impl Seal {
     pub(super) fn run(self) -> Result<(), Failure> {
         let client = self.client()?;
+        self.each_apart()?;
         if let Some(out) = &self.out {
             std::fs::create_dir_all(out).map_err(|e| Failure::io(out.display(), &e))?;
         }
@@ -72,6 +74,7 @@ impl Seal {
         runtime.block_on(async {
             let channel = client.connect().await.map_err(|error| match error {
                 ClientError::Config { .. } => Failure::usage(error),
+                ClientError::Refused { .. } => Failure::new(exit::PERMISSION, error),
                 ClientError::Connect { .. } => Failure::unavailable(format_args!("{error}; is the service running?")),
             })?;
             if self.hash_only {
@@ -199,10 +202,16 @@ impl Seal {
 
     async fn put(&self, path: &Path, sealed: Vec<u8>) -> Result<PathBuf, Failure> {
         let to = self.destination(path)?;
-        tokio::fs::write(&to, sealed)
-            .await
-            .map_err(|e| Failure::io(to.display(), &e))?;
-        Ok(to)
+        let written = tokio::task::spawn_blocking(move || output::write(&to, &sealed).map(|()| to));
+        written.await.map_err(|e| Failure::new(exit::SOFTWARE, e))?
+    }
+
+    /// Refuses before the first call what would leave fewer files than it says, or change one that it reads.
+    fn each_apart(&self) -> Result<(), Failure> {
+        let to = |path: &PathBuf| self.destination(path);
+        let to = self.files.iter().map(to).collect::<Result<Vec<_>, _>>()?;
+        let outputs: Vec<_> = self.files.iter().map(PathBuf::as_path).zip(to).collect();
+        output::each_apart(&outputs)
     }
 
     fn destination(&self, path: &Path) -> Result<PathBuf, Failure> {

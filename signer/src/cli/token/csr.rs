@@ -11,6 +11,7 @@ use rcgen::{
 use x509_cert::der::{Encode as _, asn1::UintRef};
 
 use super::{Failure, Which, cka_id, exit, token_failure};
+use crate::cli::output;
 use crate::config::is_taxpayer;
 
 /// id-at-serialNumber (RFC 5280, appendix A.1): where a mali mühür certificate has the VKN.
@@ -43,6 +44,15 @@ impl Csr {
         if !is_taxpayer(&self.taxpayer) {
             return Err(Failure::usage("--taxpayer: a VKN has 10 digits, a TCKN 11"));
         }
+        if self
+            .out
+            .as_ref()
+            .is_some_and(|out| output::same(out, &self.which.config))
+        {
+            return Err(Failure::usage(
+                "--out would be written over the configuration; choose another file",
+            ));
+        }
         let id = cka_id(self.id.as_deref(), &self.label)?;
         let token = self.which.log_in()?;
         let spki = token.public_key(&id).map_err(|e| token_failure(&e))?;
@@ -61,7 +71,7 @@ impl Csr {
         let key = TokenKey { token, id, public };
         let pem = params.serialize_request(&key).map_err(defect)?.pem().map_err(defect)?;
         match &self.out {
-            Some(path) => std::fs::write(path, pem).map_err(|e| Failure::io(path.display(), &e)),
+            Some(path) => output::write(path, pem.as_bytes()),
             None => {
                 print!("{pem}");
                 Ok(())

@@ -1,14 +1,14 @@
 //! `muhurdar token list`
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use clap::Args;
-use muhurdar_pool::admin::{Object, ObjectKind, SlotFacts};
+use muhurdar_pool::admin::{self, Object, ObjectKind, SlotFacts};
 use muhurdar_xades::Certificate;
 
-use super::{Failure, open, token_failure};
+use super::{Failure, token_failure};
 use crate::{
-    config::{self, Config},
+    config::{self, Config, Isolation},
     tokens,
 };
 
@@ -27,19 +27,31 @@ impl List {
     pub(super) fn run(&self) -> Result<(), Failure> {
         let config = Config::load(&self.config).map_err(Failure::usage)?;
         tokens::set_environment(&config).map_err(Failure::unavailable)?;
-        // Tokens of one module are slots of one initialisation.
-        let modules: BTreeMap<_, _> = config.tokens.iter().map(|token| (&token.module, token)).collect();
-        for token in modules.values() {
-            let module = open(token)?;
-            println!("module {}", module.path().display());
-            for slot in module.slots().map_err(|e| token_failure(&e))? {
+        // Tokens of one module are slots of one initialisation, unless each has it in a process of its own, with its own environment.
+        let mut seen = BTreeSet::new();
+        for token in &config.tokens {
+            let own = (token.isolation == Isolation::Process).then_some(&token.environment);
+            if !seen.insert((&token.module, own)) {
+                continue;
+            }
+            let selected = tokens::token_config(token).map_err(Failure::usage)?;
+            println!("module {}", token.module.display());
+            for slot in admin::slots(&selected).map_err(|e| token_failure(&e))? {
                 print_slot(&slot);
             }
         }
         if self.slots {
             return Ok(());
         }
-        config.tokens.iter().try_for_each(print_token)
+        // A token that does not answer keeps nobody from seeing the others.
+        let mut failed = None;
+        for token in &config.tokens {
+            if let Err(failure) = print_token(token) {
+                eprintln!("muhurdar: {}", failure.message());
+                failed.get_or_insert(failure.code());
+            }
+        }
+        failed.map_or(Ok(()), |code| Err(Failure::silent(code)))
     }
 }
 
@@ -74,20 +86,13 @@ fn print_slot(slot: &SlotFacts) {
 
 fn print_token(token: &config::Token) -> Result<(), Failure> {
     let selected = tokens::token_config(token).map_err(Failure::usage)?;
-    let module = open(token)?;
-    let objects = module
-        .log_in(&selected)
-        .and_then(|t| t.objects())
-        .map_err(|e| token_failure(&e))?;
+    let objects = admin::objects(&selected).map_err(|e| token_failure(&e))?;
     println!("token {}", token.name);
-    for key in objects.iter().filter(|o| o.kind == ObjectKind::PrivateKey) {
+    let keys: Vec<_> = objects.iter().filter(|o| o.kind == ObjectKind::PrivateKey).collect();
+    for key in &keys {
         print_key(key, &objects);
     }
-    let lonely = |c: &&Object| {
-        !objects
-            .iter()
-            .any(|k| k.kind == ObjectKind::PrivateKey && k.cka_id == c.cka_id)
-    };
+    let lonely = |c: &&Object| !keys.iter().any(|key| belong_together(key, c));
     for certificate in objects
         .iter()
         .filter(|o| o.kind == ObjectKind::Certificate)
@@ -99,7 +104,20 @@ fn print_token(token: &config::Token) -> Result<(), Failure> {
             describe(certificate)
         );
     }
+    let others = objects
+        .iter()
+        .filter(|o| !matches!(o.kind, ObjectKind::PrivateKey | ObjectKind::Certificate));
+    for object in others {
+        if let Some(why) = &object.unusable {
+            println!("  {} is left out: {why}", object.name());
+        }
+    }
     Ok(())
+}
+
+/// As the service sees it: by public key, whatever CKA_ID and label say.
+fn belong_together(key: &Object, other: &Object) -> bool {
+    key.public_key.is_some() && key.public_key == other.public_key
 }
 
 fn print_key(key: &Object, objects: &[Object]) {
@@ -111,25 +129,25 @@ fn print_key(key: &Object, objects: &[Object]) {
             key.never_extractable == Some(false),
             "was extractable or came from outside",
         ),
-        (
-            key.always_authenticate == Some(true),
-            "wants the PIN for every signature",
-        ),
     ];
     let worries = worries
         .iter()
         .filter(|(set, _)| *set)
-        .map(|(_, text)| format!(", {text}"));
+        .map(|(_, text)| format!(", {text}"))
+        .chain(key.unusable.iter().map(|why| format!(", cannot sign: {why}")));
     println!("  key {} ({kind}){}", key.label, worries.collect::<String>());
     let beside = objects
         .iter()
-        .filter(|o| o.kind == ObjectKind::Certificate && o.cka_id == key.cka_id);
+        .filter(|o| o.kind == ObjectKind::Certificate && belong_together(key, o));
     for certificate in beside {
         println!("    {}", describe(certificate));
     }
 }
 
 fn describe(object: &Object) -> String {
+    if let Some(why) = &object.unusable {
+        return format!("left out: {why}");
+    }
     let certificate = object.der.as_deref().map(Certificate::from_der);
     let Some(Ok(certificate)) = certificate else {
         return "a certificate that cannot be read".to_owned();

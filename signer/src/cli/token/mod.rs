@@ -119,14 +119,8 @@ fn cka_id(id: Option<&str>, label: &str) -> Result<Vec<u8>, Failure> {
     let Some(id) = id else {
         return Ok(label.as_bytes().to_vec());
     };
-    let digits = id.as_bytes();
-    let pairs = digits.chunks(2).map(|pair| {
-        let text = std::str::from_utf8(pair)
-            .ok()
-            .filter(|t| t.len() == 2 && !t.starts_with('+'))?;
-        u8::from_str_radix(text, 16).ok()
-    });
-    let bytes = pairs.collect::<Option<Vec<u8>>>().filter(|b| !b.is_empty());
+    let bytes = data_encoding::HEXLOWER_PERMISSIVE.decode(id.as_bytes()).ok();
+    let bytes = bytes.filter(|bytes| !bytes.is_empty());
     bytes.ok_or_else(|| {
         Failure::usage(format_args!(
             "--id {id}: write CKA_ID in hexadecimal, two digits a byte"
