@@ -17,6 +17,7 @@ pub mod certificate;
 mod encoding;
 mod error;
 mod limits;
+pub mod pem;
 pub mod policy;
 mod prepare;
 mod profile;
