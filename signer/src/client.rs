@@ -7,12 +7,14 @@ use std::{
 };
 
 use hyper_util::rt::TokioIo;
-use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _};
+use rustls::ClientConfig;
+use rustls_pki_types::ServerName;
 use serde::Deserialize;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint, Uri};
+
+use crate::credentials::{self, CredentialError};
 
 /// `client.toml`: where the service is, and how to show oneself. Relative paths are taken from the file's own folder.
 #[derive(Debug, Clone, Deserialize)]
@@ -20,11 +22,11 @@ use tonic::transport::{Channel, Endpoint, Uri};
 pub struct ClientConfigFile {
     /// `https://HOST:PORT`
     pub endpoint: String,
-    /// The authority that the server's certificate chains to (PEM).
+    /// The authority that the server's certificate chains to (PEM or DER).
     pub ca: PathBuf,
-    /// The client's certificate, with its intermediates (PEM).
+    /// The client's certificate, with its intermediates (PEM or DER).
     pub cert: PathBuf,
-    /// Its private key (PEM).
+    /// Its private key (PEM or DER), not encrypted.
     pub key: PathBuf,
 }
 
@@ -101,30 +103,24 @@ impl ClientConfigFile {
     }
 
     fn tls(&self) -> Result<ClientConfig, ClientError> {
-        let mut roots = RootCertStore::empty();
-        for certificate in certificates(&self.ca)? {
-            roots
-                .add(certificate)
-                .map_err(|e| config_error(self.ca.display(), &e))?;
-        }
-        let key = PrivateKeyDer::from_pem_file(&self.key).map_err(|e| config_error(self.key.display(), &e))?;
+        let roots = credentials::authorities(&self.ca)?;
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let (chain, key) = credentials::identity(&self.cert, &self.key, &provider)?;
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(|e| config_error("TLS", &e))?
             .with_root_certificates(roots)
-            .with_client_auth_cert(certificates(&self.cert)?, key)
+            .with_client_auth_cert(chain, key)
             .map_err(|e| config_error(format_args!("{} and {}", self.cert.display(), self.key.display()), &e))?;
         config.alpn_protocols = vec![b"h2".to_vec()];
         Ok(config)
     }
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, ClientError> {
-    let found = CertificateDer::pem_file_iter(path).map_err(|e| config_error(path.display(), &e))?;
-    found
-        .collect::<Result<_, _>>()
-        .map_err(|e| config_error(path.display(), &e))
+impl From<CredentialError> for ClientError {
+    fn from(error: CredentialError) -> Self {
+        config_error(error.path.display(), &error.problem)
+    }
 }
 
 fn config_error(what: impl std::fmt::Display, problem: &dyn std::fmt::Display) -> ClientError {

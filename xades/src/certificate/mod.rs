@@ -132,14 +132,6 @@ impl Certificate {
         Ok(bundle)
     }
 
-    /// The certificates of a PEM file, as a bundle of trust anchors is.
-    ///
-    /// # Errors
-    /// As [`all_of`](Self::all_of).
-    pub fn all_from_pem(pem: &[u8]) -> Result<Vec<Self>, FileError> {
-        Self::all_of(pem).map(|bundle| bundle.certificates)
-    }
-
     /// What it says, but for its key.
     #[must_use]
     pub fn details(&self) -> &Details {
