@@ -3,6 +3,7 @@
 use std::fmt;
 
 use muhurdar_pool::{self as pool, admin::ObjectKind};
+use muhurdar_xades::certificate::printable;
 use serde::Serialize;
 
 /// A token against what Kamu SM asks of an HSM. What falls short is among the problems and warnings of the report.
@@ -106,7 +107,7 @@ impl Key {
             .key
             .or_else(|| all.iter().filter(|o| o.cka_id == object.cka_id).find_map(|o| o.key));
         Self {
-            label: object.label.clone(),
+            label: printable(&object.label),
             cka_id: object.cka_id.iter().map(|byte| format!("{byte:02x}")).collect(),
             key_type: kind.map(|kind| kind.to_string()),
             sensitive: object.sensitive,

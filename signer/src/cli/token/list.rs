@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use clap::Args;
 use muhurdar_pool::admin::{Object, ObjectKind, SlotFacts};
-use muhurdar_xades::Certificate;
+use muhurdar_xades::{Certificate, certificate::printable};
 
 use super::{Failure, open, token_failure};
 use crate::{
@@ -64,10 +64,10 @@ fn print_slot(slot: &SlotFacts) {
     println!(
         "  slot {}: \"{}\", serial {}, {} {}{}",
         slot.id,
-        token.label,
-        token.serial,
-        token.manufacturer,
-        token.model,
+        printable(&token.label),
+        printable(&token.serial),
+        printable(&token.manufacturer),
+        printable(&token.model),
         flags.collect::<String>()
     );
 }
@@ -95,7 +95,7 @@ fn print_token(token: &config::Token) -> Result<(), Failure> {
     {
         println!(
             "  certificate {} without a key here: {}",
-            certificate.label,
+            printable(&certificate.label),
             describe(certificate)
         );
     }
@@ -120,7 +120,11 @@ fn print_key(key: &Object, objects: &[Object]) {
         .iter()
         .filter(|(set, _)| *set)
         .map(|(_, text)| format!(", {text}"));
-    println!("  key {} ({kind}){}", key.label, worries.collect::<String>());
+    println!(
+        "  key {} ({kind}){}",
+        printable(&key.label),
+        worries.collect::<String>()
+    );
     let beside = objects
         .iter()
         .filter(|o| o.kind == ObjectKind::Certificate && o.cka_id == key.cka_id);
