@@ -10,6 +10,7 @@ use std::{
     sync::Arc,
 };
 
+use muhurdar_xades::pem;
 use rustls::ClientConfig;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _};
 use serde::Deserialize;
@@ -65,13 +66,13 @@ impl fmt::Debug for Identity {
 }
 
 impl Identity {
-    /// Reads certificate and key from PEM files; it is named as the certificate's file.
+    /// Reads certificate and key from files in PEM or DER; it is named as the certificate's file.
     pub fn read(certificate: &Path, key: &Path) -> Result<Self, TargetError> {
         let name = certificate.file_stem();
         Ok(Self {
             name: name.map_or_else(|| "client".into(), |stem| stem.to_string_lossy().into_owned()),
-            certificate: read(certificate)?.into(),
-            key: Arc::new(Zeroizing::new(read(key)?)),
+            certificate: read_certificates(certificate)?.into(),
+            key: Arc::new(read_key(key)?),
         })
     }
 }
@@ -91,7 +92,7 @@ pub struct Target {
 impl Target {
     /// Reads the CA file and resolves the endpoint.
     pub fn open(endpoint: &str, ca: &Path) -> Result<Self, TargetError> {
-        Self::new(endpoint, &read(ca)?, ca)
+        Self::new(endpoint, &read_certificates(ca)?, ca)
     }
 
     /// Resolves the endpoint; `ca` is PEM, `from` is what to call it in an error.
@@ -209,10 +210,12 @@ pub fn read_taxpayers(path: &Path, key_type: Option<&str>) -> Result<Vec<Taxpaye
         })
         .map(|entry| {
             let certificate = match entry.certificate {
-                Some(file) => certificates(&read(&beside.join(&file))?, &beside.join(&file))?
-                    .into_iter()
-                    .next()
-                    .map(|der| Arc::from(der.as_ref())),
+                Some(file) => {
+                    let file = beside.join(file);
+                    let all =
+                        pem::certificates(&read_bytes(&file)?).map_err(|error| content(&file, error.to_string()))?;
+                    all.into_iter().next().map(Arc::from)
+                }
                 None => None,
             };
             taxpayer(&entry.vkn, certificate).ok_or_else(|| content(path, not_a_number(&entry.vkn)))
@@ -248,14 +251,30 @@ fn read(path: &Path) -> Result<String, TargetError> {
     })
 }
 
+fn read_bytes(path: &Path) -> Result<Vec<u8>, TargetError> {
+    std::fs::read(path).map_err(|cause| TargetError::Read {
+        path: path.to_owned(),
+        cause,
+    })
+}
+
+/// The certificates of a file, whichever tool wrote it, as plain PEM: what agents are sent.
+fn read_certificates(path: &Path) -> Result<String, TargetError> {
+    let all = pem::certificates(&read_bytes(path)?).map_err(|error| content(path, error.to_string()))?;
+    Ok(all.iter().map(|der| pem::write("CERTIFICATE", der)).collect())
+}
+
+/// The private key of a file, likewise.
+fn read_key(path: &Path) -> Result<Zeroizing<String>, TargetError> {
+    let file = Zeroizing::new(read_bytes(path)?);
+    let (form, der) = pem::private_key(&file).map_err(|error| content(path, error.to_string()))?;
+    Ok(Zeroizing::new(pem::write(form.label(), &Zeroizing::new(der))))
+}
+
 /// All certificates in a PEM text, at least one; `from` is what to call it in an error.
-fn certificates(pem: &str, from: &Path) -> Result<Vec<CertificateDer<'static>>, TargetError> {
-    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
-    match found {
-        Ok(found) if !found.is_empty() => Ok(found),
-        Ok(_) => Err(content(from, "holds no certificate in PEM".into())),
-        Err(error) => Err(content(from, format!("does not hold certificates in PEM: {error}"))),
-    }
+fn certificates(text: &str, from: &Path) -> Result<Vec<CertificateDer<'static>>, TargetError> {
+    let all = pem::certificates(text.as_bytes()).map_err(|error| content(from, error.to_string()))?;
+    Ok(all.into_iter().map(CertificateDer::from).collect())
 }
 
 fn content(path: &Path, problem: String) -> TargetError {

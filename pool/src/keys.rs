@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectClass, ObjectHandle};
 use cryptoki::session::Session;
-use x509_cert::Certificate;
 use x509_cert::der::asn1::{Any, BitString, ObjectIdentifier, OctetStringRef, UintRef};
 use x509_cert::der::{Decode, Encode};
 use x509_cert::spki::{AlgorithmIdentifierOwned, SubjectPublicKeyInfoOwned};
 
+use crate::certificate::parts;
 use crate::ckr::CkrError;
 use crate::job::Hash;
 use crate::module::ckr;
@@ -253,12 +253,7 @@ fn ec_spki(params: &[u8], point: &[u8]) -> Option<Vec<u8>> {
 
 /// The certificate's SubjectPublicKeyInfo, DER.
 pub(crate) fn certificate_spki(certificate: &[u8]) -> Option<Vec<u8>> {
-    Certificate::from_der(certificate)
-        .ok()?
-        .tbs_certificate
-        .subject_public_key_info
-        .to_der()
-        .ok()
+    Some(parts(certificate).ok()?.public_key.to_vec())
 }
 
 /// `ObjectHandle` keeps its number to itself, but shows it.

@@ -12,6 +12,7 @@
 
 mod bounded;
 mod ceiling;
+mod certificate;
 mod ckr;
 mod config;
 mod cpu;

@@ -54,7 +54,7 @@ pub enum StartError {
     Serve(#[from] ServeError),
     /// The folder of certificates.
     #[error(transparent)]
-    Certificates(#[from] seals::CertificateFolderError),
+    Certificates(#[from] crate::credentials::CredentialError),
     /// Threads.
     #[error("no thread to digest on: {0}")]
     Threads(std::io::Error),

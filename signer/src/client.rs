@@ -8,8 +8,8 @@ use std::{
 };
 
 use hyper_util::rt::TokioIo;
-use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _};
+use rustls::ClientConfig;
+use rustls_pki_types::ServerName;
 use serde::Deserialize;
 use tokio::{
     io::{AsyncBufRead, AsyncBufReadExt as _},
@@ -18,6 +18,8 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint, Uri};
+
+use crate::credentials::{self, CredentialError};
 
 /// How long a server may be silent after the handshake before it is spoken to all the same: a proxy before it may wait for the first word
 /// itself, and an alert that comes later still ends the connection, only without its reason.
@@ -29,11 +31,11 @@ const FIRST_WORD: Duration = Duration::from_secs(5);
 pub struct ClientConfigFile {
     /// `https://HOST:PORT`
     pub endpoint: String,
-    /// The authority that the server's certificate chains to (PEM).
+    /// The authority that the server's certificate chains to (PEM or DER).
     pub ca: PathBuf,
-    /// The client's certificate, with its intermediates (PEM).
+    /// The client's certificate, with its intermediates (PEM or DER).
     pub cert: PathBuf,
-    /// Its private key (PEM).
+    /// Its private key (PEM or DER), not encrypted.
     pub key: PathBuf,
 }
 
@@ -129,30 +131,24 @@ impl ClientConfigFile {
     }
 
     fn tls(&self) -> Result<ClientConfig, ClientError> {
-        let mut roots = RootCertStore::empty();
-        for certificate in certificates(&self.ca)? {
-            roots
-                .add(certificate)
-                .map_err(|e| config_error(self.ca.display(), &e))?;
-        }
-        let key = PrivateKeyDer::from_pem_file(&self.key).map_err(|e| config_error(self.key.display(), &e))?;
+        let roots = credentials::authorities(&self.ca)?;
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let (chain, key) = credentials::identity(&self.cert, &self.key, &provider)?;
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(|e| config_error("TLS", &e))?
             .with_root_certificates(roots)
-            .with_client_auth_cert(certificates(&self.cert)?, key)
+            .with_client_auth_cert(chain, key)
             .map_err(|e| config_error(format_args!("{} and {}", self.cert.display(), self.key.display()), &e))?;
         config.alpn_protocols = vec![b"h2".to_vec()];
         Ok(config)
     }
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, ClientError> {
-    let found = CertificateDer::pem_file_iter(path).map_err(|e| config_error(path.display(), &e))?;
-    found
-        .collect::<Result<_, _>>()
-        .map_err(|e| config_error(path.display(), &e))
+impl From<CredentialError> for ClientError {
+    fn from(error: CredentialError) -> Self {
+        config_error(error.path.display(), &error.problem)
+    }
 }
 
 fn config_error(what: impl std::fmt::Display, problem: &dyn std::fmt::Display) -> ClientError {

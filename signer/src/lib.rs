@@ -11,6 +11,7 @@ pub mod cli;
 pub mod client;
 pub mod compute;
 pub mod config;
+pub mod credentials;
 pub mod forms;
 pub mod idempotency;
 mod notify;

@@ -4,17 +4,16 @@
 //! certificate that seals. A certificate counts only where its public key is the token's key; an encryption certificate
 //! (`…ENCR0`) never seals, even where it is all there is.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use jiff::Timestamp;
 use muhurdar_pool::{Key, KeyId};
 use muhurdar_xades::Certificate;
 
-use crate::refusal::Refusal;
+use crate::{
+    credentials::{self, CredentialError},
+    refusal::Refusal,
+};
 
 /// A taxpayer's seal.
 #[derive(Debug, Clone)]
@@ -122,39 +121,14 @@ impl Seals {
     }
 }
 
-/// A folder of certificates that could not be read.
-#[derive(Debug, thiserror::Error)]
-#[error("{path}: {problem}")]
-pub struct CertificateFolderError {
-    path: PathBuf,
-    problem: String,
-}
-
-/// Reads every `.crt`, `.cer`, `.pem` and `.der` of a folder.
+/// Reads the certificates of a folder; those that no seal can be made with are passed over with a warning.
 ///
 /// # Errors
 /// Where the folder or one of the files cannot be read, or is no certificate.
-pub fn read_certificates(folder: &Path) -> Result<Vec<Certificate>, CertificateFolderError> {
-    let fail = |path: &Path, problem: String| CertificateFolderError {
-        path: path.to_owned(),
-        problem,
-    };
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(|e| fail(folder, e.to_string()))? {
-        let path = entry.map_err(|e| fail(folder, e.to_string()))?.path();
-        let known = path
-            .extension()
-            .is_some_and(|e| ["crt", "cer", "pem", "der"].iter().any(|k| e == *k));
-        if known {
-            let bytes = std::fs::read(&path).map_err(|e| fail(&path, e.to_string()))?;
-            // A DER certificate begins with the tag of a SEQUENCE; PEM may have text before its first boundary.
-            let certificate = if bytes.first() == Some(&0x30) {
-                Certificate::from_der(&bytes)
-            } else {
-                Certificate::from_pem(&bytes)
-            };
-            found.push(certificate.map_err(|e| fail(&path, e.to_string()))?);
-        }
+pub fn read_certificates(folder: &Path) -> Result<Vec<Certificate>, CredentialError> {
+    let found = credentials::folder(folder)?;
+    for sentence in &found.passed_over {
+        tracing::warn!("{sentence}");
     }
-    Ok(found)
+    Ok(found.certificates)
 }

@@ -5,7 +5,9 @@ import java.io.InputStreamReader;
 import java.nio.charset.StandardCharsets;
 import java.security.PublicKey;
 import java.security.cert.CertificateFactory;
+import java.security.cert.X509Certificate;
 import java.util.Base64;
+import javax.security.auth.x500.X500Principal;
 import javax.xml.crypto.dsig.Reference;
 import javax.xml.crypto.dsig.XMLSignature;
 import javax.xml.crypto.dsig.XMLSignatureFactory;
@@ -17,7 +19,8 @@ import org.w3c.dom.Element;
 import org.w3c.dom.NodeList;
 
 /**
- * Asks the JDK's own javax.xml.crypto about sealed files: the signature of each, and every reference of it.
+ * Asks the JDK about sealed files: javax.xml.crypto about the signature of each and every reference of it, and
+ * javax.security.auth.x500 whether the names that it quotes are those of its certificate.
  *
  * <p>usage: java Verify.java &lt; list of files, one per line. Prints a line per file: "ok", or "refused: " and why.
  */
@@ -63,8 +66,15 @@ public final class Verify {
     private static String verify(Document document, Element signature) throws Exception {
         Element certificate = (Element) signature.getElementsByTagNameNS(DS, "X509Certificate").item(0);
         byte[] der = Base64.getMimeDecoder().decode(certificate.getTextContent());
-        PublicKey key =
-                CertificateFactory.getInstance("X.509").generateCertificate(new ByteArrayInputStream(der)).getPublicKey();
+        X509Certificate read509 = (X509Certificate)
+                CertificateFactory.getInstance("X.509").generateCertificate(new ByteArrayInputStream(der));
+        if (!names(signature, "X509SubjectName", read509.getSubjectX500Principal())) {
+            return "X509SubjectName";
+        }
+        if (!names(signature, "X509IssuerName", read509.getIssuerX500Principal())) {
+            return "X509IssuerName";
+        }
+        PublicKey key = read509.getPublicKey();
         DOMValidateContext context = new DOMValidateContext(key, signature);
         context.setProperty("org.jcp.xml.dsig.secureValidation", Boolean.TRUE);
         for (String[] name : new String[][] {{DS, "Signature"}, {DS, "SignatureValue"}, {XADES, "SignedProperties"}}) {
@@ -85,5 +95,19 @@ public final class Verify {
             }
         }
         return null;
+    }
+
+    /** Whether every such element names this principal, as a receiver reads it that trims what it gets. */
+    private static boolean names(Element signature, String element, X500Principal principal) {
+        NodeList all = signature.getElementsByTagNameNS(DS, element);
+        for (int i = 0; i < all.getLength(); i++) {
+            X500Principal named = new X500Principal(all.item(i).getTextContent().trim());
+            // The JDK compares strings of types that it does not know (UniversalString) by their DER.
+            boolean comparable = !principal.getName(X500Principal.RFC1779).contains("=#");
+            if (comparable && !named.toString().equals(principal.toString())) {
+                return false;
+            }
+        }
+        return true;
     }
 }

@@ -210,6 +210,47 @@ async fn a_document_that_names_another_sealer_is_refused() {
 }
 
 #[tokio::test]
+async fn whoever_is_named_but_cannot_be_read_is_a_mismatch_and_no_default() {
+    let named = |signature: &str| {
+        let plain = invoice(EC, "");
+        let (from, to) = (
+            plain.find("<cac:Signature>").unwrap(),
+            plain.find("</cac:Signature>").unwrap(),
+        );
+        format!(
+            "{}{signature}{}",
+            &plain[..from],
+            &plain[to + "</cac:Signature>".len()..]
+        )
+    };
+    let one = |inner: &str| named(&format!("<cac:Signature>{inner}</cac:Signature>"));
+    let ours = format!("<cbc:ID schemeID=\"VKN_TCKN\">{EC}</cbc:ID>");
+    let party = |number: &str| {
+        format!(
+            "<cac:SignatoryParty><cac:PartyIdentification><cbc:ID schemeID=\"VKN\">{number}</cbc:ID>\
+             </cac:PartyIdentification></cac:SignatoryParty>"
+        )
+    };
+    for (document, words) in [
+        (one(&format!("<cbc:ID>{RSA}</cbc:ID>")), RSA),
+        (one(&format!("<cbc:ID schemeID=\"MERSISNO\">{RSA}</cbc:ID>")), RSA),
+        (one("<cbc:ID schemeID=\"VKN_TCKN\">Deneme A.Ş.</cbc:ID>"), "no VKN"),
+        (one(""), "names nobody"),
+        (one(&format!("{ours}{}", party(RSA))), "two different taxpayers"),
+        (
+            named(&format!(
+                "<cac:Signature>{ours}</cac:Signature><cac:Signature><cbc:ID>{RSA}</cbc:ID></cac:Signature>"
+            )),
+            "two different taxpayers",
+        ),
+    ] {
+        let refused = refusal_of(Branch::request(EC, document)).await;
+        is(&refused, Code::FailedPrecondition, "TAXPAYER_MISMATCH");
+        assert!(refused.message.contains(words), "{refused:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_taxpayer_without_a_seal_is_unknown() {
     for taxpayer in ["1234567890", "12345678901"] {
         let refused = refusal_of(Branch::request(taxpayer, invoice(RSA, ""))).await;

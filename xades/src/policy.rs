@@ -64,6 +64,18 @@ impl Policy {
     }
 }
 
+/// Whether XML can carry a text at all: every character is one of XML 1.0 section 2.2 (Char). What comes from outside of a
+/// document, a [`claimed_role`](Policy::claimed_role) say, must.
+#[must_use]
+pub fn is_text(text: &str) -> bool {
+    text.chars().all(is_xml)
+}
+
+/// Char of XML 1.0 section 2.2, but for surrogates, which no `char` is.
+pub(crate) fn is_xml(character: char) -> bool {
+    matches!(character, '\t' | '\n' | '\r' | ' '..='\u{fffd}' | '\u{10000}'..)
+}
+
 /// `ds:CanonicalizationMethod/@Algorithm`: the form in which SignedInfo is signed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]

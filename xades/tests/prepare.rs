@@ -8,8 +8,8 @@ use std::fmt::Write as _;
 use common::{Identity, shared, xml_files, xmlsec1};
 use muhurdar_xades::c14n::{Method, Subset, canonicalize};
 use muhurdar_xades::{
-    DocumentType, Encoding, KeyType, Limits, Policy, Prepared, Preparer, Reason, Refusal, RefusalKind, Seal, Sealer,
-    Sealing, prepare,
+    DocumentType, Doubt, Encoding, KeyType, Limits, Policy, Prepared, Preparer, Reason, Refusal, RefusalKind, Seal,
+    Sealer, Sealing, prepare,
 };
 
 struct Desk {
@@ -307,7 +307,11 @@ fn every_sealable_document_of_the_collection_takes_a_seal_and_changes_in_nothing
         let prepared = desk
             .prepare(&document)
             .unwrap_or_else(|refusal| panic!("{name}: {refusal}"));
-        assert!(!matches!(prepared.sealer(), Sealer::Unnamed), "{name}");
+        assert!(
+            matches!(prepared.sealer().taxpayer(), Ok(Some(_))),
+            "{name}: {:?}",
+            prepared.sealer()
+        );
         let seal = desk.finish(prepared);
         let sealed = seal.splice(&document);
         verifies(&name, &sealed);
@@ -513,4 +517,121 @@ fn nothing_of_the_document_is_in_a_refusal_or_in_debug() {
     }
     let prepared = desk.prepare(invoice("", "").as_bytes()).unwrap();
     assert!(!format!("{prepared:?}").contains("ABC2026"));
+}
+
+#[test]
+fn the_document_names_its_sealer_once_and_readably_or_nobody_seals() {
+    let desk = Desk::new(KeyType::EcP256);
+    let sealer = |document: &str| desk.prepare(document.as_bytes()).unwrap().sealer().clone();
+    let doubt = |document: &str| match sealer(document) {
+        Sealer::Unclear(unclear) => {
+            assert!(unclear.to_string().starts_with("cac:Signature "), "{unclear}");
+            Some(unclear.doubt())
+        }
+        _ => None,
+    };
+    let signature = |inner: &str| {
+        let plain = invoice("", "");
+        let (from, to) = (
+            plain.find("<cac:Signature>").unwrap(),
+            plain.find("<cac:AccountingSupplier").unwrap(),
+        );
+        format!("{}{inner}{}", &plain[..from], &plain[to..])
+    };
+    let id = |scheme: &str, number: &str| {
+        signature(&format!(
+            "<cac:Signature><cbc:ID{scheme}>{number}</cbc:ID></cac:Signature>"
+        ))
+    };
+    let ours = Sealer::Signature("1234567801".to_owned());
+    // The number decides, whatever stands beside it: the supplier is 9999999999.
+    for scheme in [
+        "",
+        " schemeID=''",
+        " schemeID='VKN'",
+        " schemeID='vkn_tckn '",
+        " schemeID='MERSISNO'",
+        " schemeID='GLN'",
+        " schemeName='VKN_TCKN'",
+    ] {
+        assert_eq!(sealer(&id(scheme, "1234567801")), ours, "{scheme}");
+        assert_eq!(doubt(&id(scheme, "123456789")), Some(Doubt::Unreadable), "{scheme}");
+        assert_eq!(doubt(&id(scheme, "Örnek A.Ş.")), Some(Doubt::Unreadable), "{scheme}");
+        assert_eq!(doubt(&id(scheme, " ")), Some(Doubt::Nobody), "{scheme}");
+    }
+    assert_eq!(sealer(&id("", "12345<!-- c --><![CDATA[678]]>&#48;1")), ours);
+    let one = "<cac:Signature><cbc:ID schemeID='VKN_TCKN'>1234567801</cbc:ID></cac:Signature>";
+    assert_eq!(sealer(&signature(&format!("{one}{one}"))), ours);
+    assert_eq!(
+        doubt(&signature(&format!("{one}{}", one.replace("7801", "7802")))),
+        Some(Doubt::Two)
+    );
+    assert_eq!(
+        doubt(&signature(&format!("{one}<cac:Signature/>"))),
+        Some(Doubt::Nobody)
+    );
+    assert_eq!(
+        doubt(&signature(&format!("<cac:Signature/>{one}"))),
+        Some(Doubt::Nobody)
+    );
+    let party = |scheme: &str, number: &str| {
+        let party = format!(
+            "<cac:SignatoryParty><cac:PartyIdentification><cbc:ID{scheme}>{number}</cbc:ID></cac:PartyIdentification>\
+             </cac:SignatoryParty></cac:Signature>"
+        );
+        signature(&one.replace("</cac:Signature>", &party))
+    };
+    for scheme in ["", " schemeID='VKN'", " schemeID='tckn'", " schemeID='VKNO'"] {
+        assert_eq!(sealer(&party(scheme, "1234567801")), ours, "{scheme}");
+        assert_eq!(doubt(&party(scheme, "1234567802")), Some(Doubt::Two), "{scheme}");
+    }
+    assert_eq!(doubt(&party(" schemeID='VKN'", "123456780")), Some(Doubt::Unreadable));
+    // Numbers of other registers, known or not, are nobody's.
+    for (scheme, number) in [
+        (" schemeID='MUSTERINO'", "1234567802"),
+        (" schemeID='MERSISNO'", "1234567890123456"),
+        (" schemeID='SEVKIYATNO'", "SE-1345840"),
+        (" schemeID='YENI'", "A-1"),
+        ("", "A-1"),
+        (" schemeID='VKN'", ""),
+    ] {
+        assert_eq!(sealer(&party(scheme, number)), ours, "{scheme}");
+    }
+    // Without a cac:Signature it is whose document it is, read in the same way.
+    let supplier = signature("");
+    assert_eq!(sealer(&supplier), Sealer::Identity("9999999999".to_owned()));
+    let two = supplier.replace("\"MERSISNO\">0<", "\"TCKN\">12345678901<");
+    assert!(matches!(sealer(&two), Sealer::Unclear(unclear) if unclear.doubt() == Doubt::Two));
+    let nobody = supplier.replace("9999999999", "");
+    assert_eq!(sealer(&nobody), Sealer::Unnamed);
+}
+
+#[test]
+fn who_prepares_a_report_is_not_replaced_by_whose_it_is() {
+    let desk = Desk::new(KeyType::EcP256);
+    let sealer = |prepared_by: &str| {
+        let report = format!(
+            "<r:eArsivRaporu xmlns:r='http://earsiv.efatura.gov.tr'><r:baslik><r:mukellef><r:vkn>1111111111</r:vkn>\
+             </r:mukellef>{prepared_by}<r:raporNo>0c-1</r:raporNo></r:baslik><r:fatura/></r:eArsivRaporu>"
+        );
+        desk.prepare(report.as_bytes()).unwrap().sealer().clone()
+    };
+    let named = |number: &str| Sealer::Identity(number.to_owned());
+    assert_eq!(sealer(""), named("1111111111"));
+    assert_eq!(
+        sealer("<r:hazirlayan><r:vkn>1234567801</r:vkn></r:hazirlayan>"),
+        named("1234567801")
+    );
+    for (inner, doubt) in [
+        ("", Doubt::Nobody),
+        ("<r:vkn/>", Doubt::Nobody),
+        ("<r:vkn>12345</r:vkn>", Doubt::Unreadable),
+        ("<r:vkn>1234567801</r:vkn><r:tckn>12345678901</r:tckn>", Doubt::Two),
+    ] {
+        let found = sealer(&format!("<r:hazirlayan>{inner}</r:hazirlayan>"));
+        assert!(
+            matches!(found, Sealer::Unclear(unclear) if unclear.doubt() == doubt),
+            "{inner}: {found:?}"
+        );
+    }
 }

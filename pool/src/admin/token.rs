@@ -3,11 +3,11 @@
 use cryptoki::mechanism::Mechanism;
 use cryptoki::object::{Attribute, CertificateType, ObjectClass, ObjectHandle};
 use cryptoki::session::Session;
-use x509_cert::Certificate;
-use x509_cert::der::{Decode, Encode};
+use x509_cert::der::Encode;
 
 use super::objects::{self, Object};
 use super::{Module, import};
+use crate::certificate;
 use crate::ckr::CkrError;
 use crate::config::{RsaMechanism, TokenConfig};
 use crate::discovery;
@@ -137,10 +137,7 @@ impl Token {
     /// # Errors
     /// Where it is no certificate, or the token refuses.
     pub fn import_certificate(&self, certificate_der: &[u8], label: &str, cka_id: &[u8]) -> Result<(), OpenError> {
-        let certificate =
-            Certificate::from_der(certificate_der).map_err(|e| self.unfit(format!("not a certificate: {e}")))?;
-        let tbs = &certificate.tbs_certificate;
-        let der = |part: Result<Vec<u8>, x509_cert::der::Error>| part.map_err(|e| self.unfit(e.to_string()));
+        let parts = certificate::parts(certificate_der).map_err(|e| self.unfit(format!("not a certificate: {e}")))?;
         let template = [
             Attribute::Class(ObjectClass::CERTIFICATE),
             Attribute::CertificateType(CertificateType::X_509),
@@ -148,9 +145,9 @@ impl Token {
             Attribute::Private(false),
             Attribute::Label(label.as_bytes().to_vec()),
             Attribute::Id(cka_id.to_vec()),
-            Attribute::Subject(der(tbs.subject.to_der())?),
-            Attribute::Issuer(der(tbs.issuer.to_der())?),
-            Attribute::SerialNumber(der(tbs.serial_number.to_der())?),
+            Attribute::Subject(parts.subject.to_vec()),
+            Attribute::Issuer(parts.issuer.to_vec()),
+            Attribute::SerialNumber(parts.serial_number.to_vec()),
             Attribute::Value(certificate_der.to_vec()),
         ];
         self.call(self.session.create_object(&template).map_err(|e| ckr(&e)))?;

@@ -6,6 +6,7 @@ use clap::Args;
 use muhurdar_xades::{Certificate, Verified, VerifyOptions, verify, verify::Chain};
 
 use super::{Failure, exit};
+use crate::credentials;
 
 /// `muhurdar verify FILE... [--trust PEM]`
 #[derive(Debug, Args)]
@@ -13,7 +14,7 @@ pub(super) struct Verify {
     /// Sealed documents
     #[arg(required = true)]
     files: Vec<PathBuf>,
-    /// Certificates (PEM) that the sealing certificate must chain to; without it the chain is not checked
+    /// Certificates (PEM or DER) that the sealing certificate must chain to; without it the chain is not checked
     #[arg(long, value_name = "PEM")]
     trust: Vec<PathBuf>,
 }
@@ -22,7 +23,7 @@ impl Verify {
     pub(super) fn run(&self) -> Result<(), Failure> {
         let mut trust = Vec::new();
         for path in &self.trust {
-            trust.extend(read_pem(path)?);
+            trust.extend(anchors(path)?);
         }
         let options = VerifyOptions::new(&trust, Some(jiff::Timestamp::now()));
         let mut failed = 0_usize;
@@ -60,15 +61,15 @@ fn describe(seal: &Verified) -> String {
     )
 }
 
-fn read_pem(path: &Path) -> Result<Vec<Certificate>, Failure> {
-    let pem = std::fs::read(path).map_err(|e| Failure::io(path.display(), &e))?;
-    let certificates = Certificate::all_from_pem(&pem);
-    match certificates {
-        Ok(found) if !found.is_empty() => Ok(found),
-        Ok(_) => Err(Failure::usage(format_args!(
-            "{}: holds no certificate (PEM)",
-            path.display()
-        ))),
-        Err(error) => Err(Failure::usage(format_args!("{}: {error}", path.display()))),
+/// The anchors of a file. What cannot be one is said, and is not in the way of the others.
+fn anchors(path: &Path) -> Result<Vec<Certificate>, Failure> {
+    let bundle = credentials::bundle(path).map_err(Failure::usage)?;
+    let passed_over = credentials::passed_over(path, &bundle);
+    if bundle.certificates.is_empty() {
+        return Err(Failure::usage(passed_over.join("\n")));
     }
+    for sentence in passed_over {
+        eprintln!("muhurdar: {sentence}");
+    }
+    Ok(bundle.certificates)
 }

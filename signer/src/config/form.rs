@@ -2,7 +2,7 @@
 
 use muhurdar_xades::{
     DigestAlgorithm, Policy,
-    policy::{CanonicalizationMethod, ReferenceOrder, SealPlace},
+    policy::{CanonicalizationMethod, ReferenceOrder, SealPlace, is_text},
 };
 use serde::Deserialize;
 
@@ -111,6 +111,9 @@ impl Form {
             };
         }
         if let Some(role) = &self.claimed_role {
+            if !is_text(role) {
+                return Err("claimed_role: has a control character, which no XML can carry".to_owned());
+            }
             policy.claimed_role = Some(role.clone()).filter(|r| !r.is_empty());
         }
         if let Some(zone) = &self.signing_time_zone {

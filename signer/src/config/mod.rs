@@ -126,7 +126,7 @@ fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
 }
 
-/// `[server.tls]`: PEM files.
+/// `[server.tls]`: files in PEM or DER.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tls {
@@ -136,7 +136,7 @@ pub struct Tls {
     pub key: PathBuf,
     /// The authorities that client certificates must chain to.
     pub client_ca: PathBuf,
-    /// Revoked client certificates: one or more lists (PEM), or one in DER.
+    /// Revoked client certificates: one or more lists.
     pub crl: Option<PathBuf>,
     /// Also accept TLS 1.2, for clients that know nothing newer.
     #[serde(default)]

@@ -154,6 +154,7 @@ fn a_form_that_cannot_be_followed_is_refused_at_start() {
     for (text, word) in [
         ("[sealing.form]\nsigning_time_zone = \"Ankara\"", "signing_time_zone"),
         ("[sealing.form]\nkey_info = [\"KeyValue\"]", "key_info"),
+        ("[sealing.form]\nclaimed_role = \"A\\uFFFE\"", "claimed_role"),
         (
             "[taxpayer.\"1234567890\".form]\nsignature_id = \"Signature\"",
             "signature_id",

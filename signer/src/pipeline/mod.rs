@@ -305,9 +305,11 @@ impl Pipeline {
 
 /// The seal must be that of whom the document names as its sealer (contract, promise 2).
 fn right_taxpayer(prepared: &Prepared, taxpayer: &str, unnamed: UnnamedSealer) -> Result<(), Refusal> {
-    let (place, named) = match prepared.sealer() {
-        Sealer::Signature(named) => ("cac:Signature", named),
-        Sealer::Identity(named) => ("the document's own identity fields", named),
+    let named = match prepared.sealer() {
+        Sealer::Signature(named) | Sealer::Identity(named) if named == taxpayer => return Ok(()),
+        Sealer::Signature(named) => format!("cac:Signature names {named}"),
+        Sealer::Identity(named) => format!("the document's own identity fields name {named}"),
+        Sealer::Unclear(unclear) => unclear.to_string(),
         Sealer::Unnamed if unnamed == UnnamedSealer::Allow => return Ok(()),
         Sealer::Unnamed => {
             return Err(Refusal::TaxpayerMismatch(
@@ -317,16 +319,8 @@ fn right_taxpayer(prepared: &Prepared, taxpayer: &str, unnamed: UnnamedSealer) -
             ));
         }
     };
-    if named == taxpayer {
-        return Ok(());
-    }
-    let named = if is_taxpayer(named) {
-        named.as_str()
-    } else {
-        "something that is no VKN or TCKN"
-    };
     Err(Refusal::TaxpayerMismatch(format!(
-        "the request asks for the seal of taxpayer {taxpayer}, but {place} names {named}"
+        "the request asks for the seal of taxpayer {taxpayer}, but {named}"
     )))
 }
 

@@ -20,7 +20,7 @@ pub(crate) use self::watch::watch;
 use crate::{
     config::{Config, ConfigError},
     pipeline::{Pipeline, Rules},
-    seals::{self, CertificateFolderError, Seals},
+    seals::{self, Seals},
     server::{Live, TlsError, Trust, warn_of_a_stale_list},
     telemetry::Reload,
 };
@@ -37,7 +37,7 @@ pub enum ReloadError {
     Tls(#[from] TlsError),
     /// The folder of certificates that it names.
     #[error(transparent)]
-    Certificates(#[from] CertificateFolderError),
+    Certificates(#[from] crate::credentials::CredentialError),
     /// Reading it panicked, which is a defect.
     #[error("reading the configuration failed; the log has the place")]
     Failed,

@@ -5,17 +5,10 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
+use muhurdar_xades::certificate::Details;
 use rustls_pki_types::CertificateDer;
-use x509_cert::{
-    Certificate,
-    der::{Decode as _, asn1::Ia5StringRef, asn1::PrintableStringRef, asn1::Utf8StringRef, oid::AssociatedOid as _},
-    ext::pkix::{SubjectAltName, name::GeneralName},
-};
 
 use super::tls::Trust;
-
-/// id-at-commonName (RFC 5280, appendix A.1).
-const COMMON_NAME: &str = "2.5.4.3";
 
 /// The other end of a connection.
 #[derive(Debug)]
@@ -72,47 +65,56 @@ impl Peer {
 
 /// The names of a certificate; an empty list where it cannot be read, which then matches no client.
 fn names(leaf: &[u8]) -> Vec<String> {
-    let Ok(certificate) = Certificate::from_der(leaf) else {
+    let Ok(details) = Details::from_der(leaf) else {
         return Vec::new();
     };
-    let mut names = alternative_names(&certificate);
-    names.extend(common_names(&certificate).map(|cn| format!("cn:{cn}")));
-    names
-}
-
-fn alternative_names(certificate: &Certificate) -> Vec<String> {
-    let extensions = certificate.tbs_certificate.extensions.iter().flatten();
-    let san = extensions
-        .filter(|e| e.extn_id == SubjectAltName::OID)
-        .find_map(|e| SubjectAltName::from_der(e.extn_value.as_bytes()).ok());
-    let mut uris = Vec::new();
-    let mut hosts = Vec::new();
-    for name in san.iter().flat_map(|san| &san.0) {
-        match name {
-            GeneralName::UniformResourceIdentifier(uri) => uris.push(format!("uri:{uri}")),
-            GeneralName::DnsName(host) => hosts.push(format!("dns:{}", host.as_str().to_ascii_lowercase())),
-            _ => {}
-        }
-    }
-    uris.extend(hosts);
-    uris
-}
-
-fn common_names(certificate: &Certificate) -> impl Iterator<Item = String> + '_ {
-    let attributes = certificate
-        .tbs_certificate
-        .subject
-        .0
+    let uris = details.uris().iter().map(|uri| format!("uri:{uri}"));
+    let hosts = details
+        .dns_names()
         .iter()
-        .flat_map(|rdn| rdn.0.iter());
-    attributes.filter(|a| a.oid.to_string() == COMMON_NAME).filter_map(|a| {
-        let text = a.value.decode_as::<Utf8StringRef<'_>>().map(|s| s.as_str().to_owned());
-        let text = text.or_else(|_| {
-            a.value
-                .decode_as::<PrintableStringRef<'_>>()
-                .map(|s| s.as_str().to_owned())
-        });
-        text.or_else(|_| a.value.decode_as::<Ia5StringRef<'_>>().map(|s| s.as_str().to_owned()))
-            .ok()
-    })
+        .map(|host| format!("dns:{}", host.to_ascii_lowercase()));
+    let common = details.common_names().iter().map(|cn| format!("cn:{cn}"));
+    uris.chain(hosts).chain(common).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{
+        CertificateParams, DnType, DnValue, KeyPair, SanType,
+        string::{BmpString, Ia5String, TeletexString, UniversalString},
+    };
+
+    use super::*;
+
+    #[test]
+    fn a_client_is_known_by_its_name_whichever_string_it_is_written_in() {
+        for value in [
+            DnValue::Utf8String("Åube".to_owned()),
+            DnValue::BmpString(BmpString::try_from("Åube").unwrap()),
+            DnValue::UniversalString(UniversalString::try_from("Åube").unwrap()),
+        ] {
+            assert_eq!(names_with(value.clone(), &[]), ["cn:Åube"], "{value:?}");
+        }
+        let teletex = DnValue::TeletexString(TeletexString::try_from("branch-1").unwrap());
+        let ia5 = DnValue::Ia5String(Ia5String::try_from("branch-1").unwrap());
+        for value in [teletex, ia5] {
+            let alternative = [
+                SanType::DnsName(Ia5String::try_from("Branch.Example").unwrap()),
+                SanType::URI(Ia5String::try_from("urn:x:Y").unwrap()),
+            ];
+            let strongest_first = ["uri:urn:x:Y", "dns:branch.example", "cn:branch-1"];
+            assert_eq!(names_with(value, &alternative), strongest_first);
+        }
+        assert_eq!(names(b"no certificate"), Vec::<String>::new());
+    }
+
+    fn names_with(common_name: DnValue, alternative: &[SanType]) -> Vec<String> {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, common_name);
+        params.subject_alt_names = alternative.to_vec();
+        // No key that a seal could be made with.
+        let key = KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+        names(params.self_signed(&key).unwrap().der())
+    }
 }

@@ -9,28 +9,27 @@ use std::{
     },
 };
 
+use muhurdar_xades::certificate::Details;
 use rustls::{
-    RootCertStore, ServerConfig,
+    ServerConfig,
     server::{NoServerSessionStorage, WebPkiClientVerifier, danger::ClientCertVerifier},
     version::{TLS12, TLS13},
 };
-use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, UnixTime, pem::PemObject as _};
-use x509_cert::{Certificate, crl::CertificateList, der::Decode as _};
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime};
+use x509_cert::{crl::CertificateList, der::Decode as _};
 
-use crate::config::Tls;
+use crate::{
+    config::Tls,
+    credentials::{self, CredentialError},
+};
 
 /// What is wrong with the TLS files. Always the operator's to mend.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TlsError {
-    /// A PEM file cannot be read, or holds nothing of the kind.
-    #[error("{path}: {problem}")]
-    Pem {
-        /// The file.
-        path: std::path::PathBuf,
-        /// What is wrong with it.
-        problem: String,
-    },
+    /// A file cannot be read, or holds nothing of the kind.
+    #[error(transparent)]
+    File(#[from] CredentialError),
     /// The pieces do not fit together.
     #[error("TLS: {0}")]
     Config(String),
@@ -71,11 +70,8 @@ impl Trust {
         static GENERATIONS: AtomicU64 = AtomicU64::new(1);
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut facts = Facts::default();
-        let mut roots = RootCertStore::empty();
-        for certificate in certificates(&tls.client_ca)? {
-            roots.add(certificate).map_err(|e| pem_error(&tls.client_ca, &e))?;
-            facts.authorities += 1;
-        }
+        let roots = credentials::authorities(&tls.client_ca)?;
+        facts.authorities = roots.len();
         let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
         if let Some(path) = &tls.crl {
             let lists = revocation_lists(path, &mut facts)?;
@@ -88,8 +84,7 @@ impl Trust {
             .map_err(|e| TlsError::Config(e.to_string()))?;
         let versions: &[&rustls::SupportedProtocolVersion] =
             if tls.allow_tls12 { &[&TLS13, &TLS12] } else { &[&TLS13] };
-        let key = PrivateKeyDer::from_pem_file(&tls.key).map_err(|e| pem_error(&tls.key, &e))?;
-        let chain = certificates(&tls.certificate)?;
+        let (chain, key) = credentials::identity(&tls.certificate, &tls.key, &provider)?;
         facts.describe(chain.first().map(|leaf| &**leaf));
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(versions)
@@ -125,28 +120,23 @@ impl Trust {
 
 impl Facts {
     fn describe(&mut self, leaf: Option<&[u8]>) {
-        let Some(certificate) = leaf.and_then(|leaf| Certificate::from_der(leaf).ok()) else {
+        let Some(certificate) = leaf.and_then(|leaf| Details::from_der(leaf).ok()) else {
             return;
         };
-        self.certificate = certificate.tbs_certificate.serial_number.to_string();
-        self.not_after = certificate.tbs_certificate.validity.not_after.to_string();
+        let serial: Vec<_> = certificate.serial().iter().map(|byte| format!("{byte:02X}")).collect();
+        self.certificate = serial.join(":");
+        self.not_after = certificate.not_after().to_string();
     }
 }
 
-/// The lists of a file: PEM, one or more, or one in DER.
+/// The lists of a file.
 fn revocation_lists(path: &Path, facts: &mut Facts) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
-    let bytes = std::fs::read(path).map_err(|e| pem_error(path, &e))?;
-    let lists: Vec<CertificateRevocationListDer<'static>> = if bytes.first() == Some(&0x30) {
-        vec![bytes.into()]
-    } else {
-        let found: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&bytes).collect();
-        found.map_err(|e| pem_error(path, &e))?
-    };
-    if lists.is_empty() {
-        return Err(pem_error(path, &"holds no certificate revocation list"));
-    }
+    let lists = credentials::revocation_lists(path)?;
     for list in &lists {
-        let list = CertificateList::from_der(list).map_err(|e| pem_error(path, &e))?;
+        let list = CertificateList::from_der(list).map_err(|e| CredentialError {
+            path: path.to_owned(),
+            problem: format!("not a certificate revocation list in DER: {e}"),
+        })?;
         facts.revoked += list
             .tbs_cert_list
             .revoked_certificates
@@ -156,22 +146,4 @@ fn revocation_lists(path: &Path, facts: &mut Facts) -> Result<Vec<CertificateRev
         facts.stale |= next.is_some_and(|next| next < now);
     }
     Ok(lists)
-}
-
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let found: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path)
-        .map_err(|e| pem_error(path, &e))?
-        .collect();
-    let found = found.map_err(|e| pem_error(path, &e))?;
-    if found.is_empty() {
-        return Err(pem_error(path, &"holds no certificate"));
-    }
-    Ok(found)
-}
-
-fn pem_error(path: &Path, problem: &dyn std::fmt::Display) -> TlsError {
-    TlsError::Pem {
-        path: path.to_owned(),
-        problem: problem.to_string(),
-    }
 }

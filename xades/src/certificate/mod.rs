@@ -5,24 +5,27 @@
 //! what is computed from it once (base64, digests, the text of KeyInfo) stays with it. Nothing here knows documents,
 //! and nothing here asks a network: revocation and the chain are somebody else's question.
 
+mod details;
 mod key;
 mod name;
 mod profile;
+pub(crate) mod tlv;
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
-use x509_cert::der::asn1::ObjectIdentifier;
-use x509_cert::der::{self, Decode as _, Encode as _, Reader as _};
+use x509_cert::der::{self, Decode as _};
+use x509_cert::spki::SubjectPublicKeyInfoOwned;
 
+pub use details::{Details, NO_EXPIRATION};
 pub use key::{KeyParameters, PublicKey, WrongSignature};
-pub use profile::Unfit;
+pub use name::printable;
+pub use profile::{NameProblem, Unfit};
 
 use crate::algorithm::{DigestAlgorithm, KeyType, SignatureAlgorithm};
 use crate::build::CertificateTexts;
+use crate::pem::{self, FileError};
 
 /// An X.509 certificate (RFC 5280) with a key that a seal can be made with.
 #[derive(Clone)]
@@ -30,35 +33,33 @@ pub struct Certificate(Arc<Inner>);
 
 struct Inner {
     der: Box<[u8]>,
-    /// The part that the authority signed, as a range of `der`.
-    tbs: std::ops::Range<usize>,
-    authority_algorithm: ObjectIdentifier,
-    authority_signature: Box<[u8]>,
     sha256: [u8; 32],
-    subject: String,
-    issuer: String,
-    subject_der: Box<[u8]>,
-    issuer_der: Box<[u8]>,
-    title: String,
-    taxpayer: Option<String>,
-    serial_decimal: String,
-    not_before: Timestamp,
-    not_after: Timestamp,
-    spki_der: Box<[u8]>,
+    details: Details,
     key: PublicKey,
-    usage: profile::Usage,
     texts: OnceLock<CertificateTexts>,
+}
+
+/// The certificates of a file.
+#[derive(Debug)]
+pub struct Bundle {
+    /// Those that a seal can be made, or a chain checked with, in the file's order.
+    pub certificates: Vec<Certificate>,
+    /// The others, by subject as far as it can be read, each with the reason.
+    pub passed_over: Vec<(String, CertificateError)>,
 }
 
 /// Why bytes are not a certificate that a seal can be made with.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CertificateError {
-    /// No `-----BEGIN CERTIFICATE-----` block, or what stands in it is not base64.
-    #[error("no PEM certificate: expected base64 between -----BEGIN CERTIFICATE----- and -----END CERTIFICATE-----")]
-    Pem,
-    /// Not the DER of an X.509 certificate.
+    /// A file without a certificate in it.
+    #[error(transparent)]
+    File(FileError),
+    /// Not an X.509 certificate (RFC 5280 section 4.1).
     #[error("not an X.509 certificate in DER: {0}")]
+    Structure(&'static str),
+    /// A part of it that is not the DER it must be.
+    #[error("a part of the certificate is not the DER that it must be: {0}")]
     Der(der::Error),
     /// A key that no seal can be made or checked with.
     #[error("the certificate's key is {0}; a seal needs RSA of 2048, 3072 or 4096 bits, or EC P-256, P-384 or P-521")]
@@ -80,64 +81,61 @@ impl Certificate {
     /// # Errors
     /// [`CertificateError`] where this is no certificate, or its key is none that seals.
     pub fn from_der(der: &[u8]) -> Result<Self, CertificateError> {
-        let parsed = x509_cert::Certificate::from_der(der)?;
-        let tbs = &parsed.tbs_certificate;
-        let spki_der = tbs.subject_public_key_info.to_der()?;
-        let key = PublicKey::from_spki(&tbs.subject_public_key_info, &spki_der)?;
-        let timestamp = |time: &x509_cert::time::Time| {
-            i64::try_from(time.to_unix_duration().as_secs())
-                .ok()
-                .and_then(|seconds| Timestamp::from_second(seconds).ok())
-                .ok_or(CertificateError::Validity)
-        };
+        Self::with_details(der, Details::from_der(der)?)
+    }
+
+    fn with_details(der: &[u8], details: Details) -> Result<Self, CertificateError> {
+        let spki_der = details.spki_der();
+        let key = PublicKey::from_spki(&SubjectPublicKeyInfoOwned::from_der(spki_der)?, spki_der)?;
         let mut sha256 = [0; 32];
         sha256.copy_from_slice(DigestAlgorithm::Sha256.digest(der).as_ref());
         Ok(Self(Arc::new(Inner {
             der: der.into(),
-            tbs: tbs_range(der)?,
-            authority_algorithm: parsed.signature_algorithm.oid,
-            authority_signature: parsed.signature.raw_bytes().into(),
             sha256,
-            subject: name::rfc4514(&tbs.subject),
-            issuer: name::rfc4514(&tbs.issuer),
-            subject_der: tbs.subject.to_der()?.into(),
-            issuer_der: tbs.issuer.to_der()?.into(),
-            title: name::attribute(&tbs.subject, name::COMMON_NAME).unwrap_or_default(),
-            taxpayer: name::attribute(&tbs.subject, name::SERIAL_NUMBER).filter(|number| is_taxpayer(number)),
-            serial_decimal: decimal(tbs.serial_number.as_bytes()),
-            not_before: timestamp(&tbs.validity.not_before)?,
-            not_after: timestamp(&tbs.validity.not_after)?,
-            spki_der: spki_der.into(),
+            details,
             key,
-            usage: profile::Usage::of(tbs)?,
             texts: OnceLock::new(),
         })))
     }
 
-    /// Reads the first certificate of a PEM file (RFC 7468); text around the block is passed over.
+    /// Reads the first certificate of a file: PEM (RFC 7468) with whatever stands around it, or DER.
     ///
     /// # Errors
     /// [`CertificateError`] where there is none, or it cannot be used.
-    pub fn from_pem(pem: &[u8]) -> Result<Self, CertificateError> {
-        pem_blocks(pem)
-            .next()
-            .ok_or(CertificateError::Pem)?
-            .and_then(|der| Self::from_der(&der))
+    pub fn from_pem(file: &[u8]) -> Result<Self, CertificateError> {
+        let all = pem::certificates(file).map_err(CertificateError::File)?;
+        all.first()
+            .ok_or(CertificateError::Structure("there is none"))
+            .and_then(|der| Self::from_der(der))
     }
 
-    /// Reads every certificate of a PEM file, as a bundle of trust anchors is.
+    /// Reads every certificate of a file, PEM or DER, as a bundle of trust anchors is. A foreign one among them (a key that
+    /// no seal is made with) is passed over, and does not spoil its neighbours.
     ///
     /// # Errors
-    /// [`CertificateError`] where there is none, or one of them cannot be used.
-    pub fn all_from_pem(pem: &[u8]) -> Result<Vec<Self>, CertificateError> {
-        let all: Vec<_> = pem_blocks(pem)
-            .map(|der| Self::from_der(&der?))
-            .collect::<Result<_, _>>()?;
-        if all.is_empty() {
-            Err(CertificateError::Pem)
-        } else {
-            Ok(all)
+    /// [`FileError`] where the file holds no certificate at all, or is damaged.
+    pub fn all_of(file: &[u8]) -> Result<Bundle, FileError> {
+        let mut bundle = Bundle {
+            certificates: Vec::new(),
+            passed_over: Vec::new(),
+        };
+        for der in pem::certificates(file)? {
+            let details = Details::from_der(&der);
+            let subject = details
+                .as_ref()
+                .map_or_else(|_| String::new(), |details| details.subject().to_owned());
+            match details.and_then(|details| Self::with_details(&der, details)) {
+                Ok(certificate) => bundle.certificates.push(certificate),
+                Err(error) => bundle.passed_over.push((subject, error)),
+            }
         }
+        Ok(bundle)
+    }
+
+    /// What it says, but for its key.
+    #[must_use]
+    pub fn details(&self) -> &Details {
+        &self.0.details
     }
 
     /// The DER it was read from, byte for byte.
@@ -155,49 +153,49 @@ impl Certificate {
     /// Whom it seals for: the subject's serialNumber where that is a VKN (10 digits) or a TCKN (11 digits).
     #[must_use]
     pub fn taxpayer(&self) -> Option<&str> {
-        self.0.taxpayer.as_deref()
+        self.0.details.taxpayer.as_deref()
     }
 
     /// The subject's common name: the company's title, or a person's name. May exceed X.520's 64 characters.
     #[must_use]
     pub fn title(&self) -> &str {
-        &self.0.title
+        self.0.details.title()
     }
 
     /// The subject as RFC 4514 text, with readable attribute names: `CN=…,SERIALNUMBER=1234567801`.
     #[must_use]
     pub fn subject(&self) -> &str {
-        &self.0.subject
+        self.0.details.subject()
     }
 
     /// The issuer as RFC 4514 text: `CN=…,O=…,C=TR`.
     #[must_use]
     pub fn issuer(&self) -> &str {
-        &self.0.issuer
+        self.0.details.issuer()
     }
 
     /// The serial number in decimal, as `ds:X509SerialNumber` has it.
     #[must_use]
     pub fn serial_decimal(&self) -> &str {
-        &self.0.serial_decimal
+        self.0.details.serial_decimal()
     }
 
     /// The first instant of its validity.
     #[must_use]
     pub fn not_before(&self) -> Timestamp {
-        self.0.not_before
+        self.0.details.not_before()
     }
 
     /// The last instant of its validity.
     #[must_use]
     pub fn not_after(&self) -> Timestamp {
-        self.0.not_after
+        self.0.details.not_after()
     }
 
     /// SubjectPublicKeyInfo in DER: what a key on a token is matched with.
     #[must_use]
     pub fn spki_der(&self) -> &[u8] {
-        &self.0.spki_der
+        self.0.details.spki_der()
     }
 
     /// The public key, parsed once.
@@ -224,14 +222,14 @@ impl Certificate {
     /// # Errors
     /// [`Unfit`], a sentence with the date or the usage that is in the way.
     pub fn fit_for_sealing(&self, at: Timestamp) -> Result<(), Unfit> {
-        if at < self.0.not_before {
+        if at < self.not_before() {
             return Err(Unfit::NotYetValid {
-                from: self.0.not_before,
+                from: self.not_before(),
             });
         }
-        if at > self.0.not_after {
+        if at > self.not_after() {
             return Err(Unfit::Expired {
-                since: self.0.not_after,
+                since: self.not_after(),
             });
         }
         self.fits_profile()
@@ -242,7 +240,9 @@ impl Certificate {
     /// # Errors
     /// [`Unfit`], never for the time.
     pub fn fits_profile(&self) -> Result<(), Unfit> {
-        self.0.usage.fit_for_sealing(self.taxpayer())
+        let details = &self.0.details;
+        details.usage.fit_for_sealing(self.taxpayer())?;
+        details.unwritable.clone().map_or(Ok(()), Err)
     }
 
     /// Whether a text names this certificate's issuer, however it is written: with or without spaces, `SERIALNUMBER=` or
@@ -265,23 +265,26 @@ impl Certificate {
     /// Whether this certificate is an authority's, that may sign others (RFC 5280 sections 4.2.1.3 and 4.2.1.9).
     #[must_use]
     pub fn is_authority(&self) -> bool {
-        self.0.usage.is_authority()
+        self.0.details.is_authority()
     }
 
     /// How many authorities may stand between an authority and a taxpayer's certificate (pathLenConstraint).
     pub(crate) fn path_length(&self) -> Option<usize> {
-        self.0.usage.path_length()
+        self.0.details.usage.path_length()
     }
 
     /// Whether `issuer` is named as the issuer of this certificate, and its key made this certificate's signature.
     #[must_use]
     pub fn is_issued_by(&self, issuer: &Self) -> bool {
-        self.0.issuer_der == issuer.0.subject_der
-            && issuer.0.key.verify_certificate(
-                self.0.authority_algorithm,
-                &self.0.der[self.0.tbs.clone()],
-                &self.0.authority_signature,
-            )
+        let details = &self.0.details;
+        let signed = &self.0.der[details.tbs.clone()];
+        details.names_as_issuer(issuer.details())
+            && details.authority_algorithm.is_some_and(|algorithm| {
+                issuer
+                    .0
+                    .key
+                    .verify_certificate(algorithm, signed, &details.authority_signature)
+            })
     }
 }
 
@@ -296,37 +299,17 @@ impl Eq for Certificate {}
 impl fmt::Debug for Certificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Certificate")
-            .field("subject", &self.0.subject)
-            .field("serial", &self.0.serial_decimal)
+            .field("subject", &self.subject())
+            .field("serial", &self.serial_decimal())
             .field("key", &self.key_type())
-            .field("not_after", &self.0.not_after)
+            .field("not_after", &self.not_after())
             .finish_non_exhaustive()
     }
-}
-
-/// Where the signed part lies: the first element of the outer SEQUENCE.
-fn tbs_range(der: &[u8]) -> Result<std::ops::Range<usize>, der::Error> {
-    let mut reader = der::SliceReader::new(der)?;
-    der::Header::decode(&mut reader)?;
-    let start = usize::try_from(reader.position())?;
-    let len = reader.tlv_bytes()?.len();
-    Ok(start..start + len)
 }
 
 /// VKN: 10 digits. TCKN: 11 digits.
 fn is_taxpayer(number: &str) -> bool {
     matches!(number.len(), 10 | 11) && number.bytes().all(|digit| digit.is_ascii_digit())
-}
-
-fn pem_blocks(pem: &[u8]) -> impl Iterator<Item = Result<Vec<u8>, CertificateError>> + '_ {
-    const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
-    const END: &str = "-----END CERTIFICATE-----";
-    let text = std::str::from_utf8(pem).unwrap_or_default();
-    text.split(BEGIN).skip(1).map(|block| {
-        let body = block.split_once(END).ok_or(CertificateError::Pem)?.0;
-        let base64: String = body.split_ascii_whitespace().collect();
-        STANDARD.decode(base64).map_err(|_| CertificateError::Pem)
-    })
 }
 
 /// The decimal digits of a DER INTEGER's content: big-endian two's complement.
@@ -379,15 +362,18 @@ mod tests {
 
     #[test]
     fn what_is_no_certificate_is_refused_in_words() {
-        assert_eq!(Certificate::from_pem(b"nothing").unwrap_err(), CertificateError::Pem);
+        assert!(matches!(
+            Certificate::from_pem(b"nothing").unwrap_err(),
+            CertificateError::File(FileError::Unknown(_))
+        ));
         let broken = b"-----BEGIN CERTIFICATE-----\nMII=\n-----END CERTIFICATE-----";
         assert!(matches!(
             Certificate::from_pem(broken).unwrap_err(),
-            CertificateError::Der(_)
+            CertificateError::Structure(_)
         ));
         assert!(matches!(
             Certificate::from_der(&[0x30, 0x84, 0xff, 0xff, 0xff, 0xff]),
-            Err(CertificateError::Der(_))
+            Err(CertificateError::Structure(_))
         ));
     }
 }

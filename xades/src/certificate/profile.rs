@@ -4,11 +4,13 @@
 //! are all that tells them apart.
 
 use jiff::Timestamp;
-use x509_cert::TbsCertificate;
+use x509_cert::der::Decode;
 use x509_cert::der::asn1::ObjectIdentifier;
+use x509_cert::der::oid::AssociatedOid;
 use x509_cert::ext::pkix::{BasicConstraints, ExtendedKeyUsage, KeyUsage, KeyUsages};
 
-use super::CertificateError;
+use super::details::Extensions;
+use super::{CertificateError, tlv};
 
 /// Kamu SM's extended key usage for the mali mühür.
 const SEALING: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.792.1.2.1.1.5.7.50.1");
@@ -43,9 +45,29 @@ pub enum Unfit {
     /// An authority's certificate.
     #[error("the certificate is an authority's (CA), not a taxpayer's")]
     Authority,
+    /// A name that a seal quotes, and that cannot be written into one.
+    #[error("the certificate's {which} {problem}; seals quote that name: order a certificate with plain text in it")]
+    Name {
+        /// `subject` or `issuer`.
+        which: &'static str,
+        /// What is wrong with it.
+        problem: NameProblem,
+    },
     /// Nobody's.
     #[error("the certificate names no taxpayer: its subject has no serialNumber of 10 digits (VKN) or 11 (TCKN)")]
     NoTaxpayer,
+}
+
+/// Why a name cannot be quoted in XML.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NameProblem {
+    /// A character that XML 1.0 has no way to write (section 2.2, Char).
+    #[error("has the character U+{:04X}, which no XML can carry", u32::from(*.0))]
+    Character(char),
+    /// Empty, or of a form that has no text.
+    #[error("is empty or has no form as text (RFC 4514)")]
+    Unreadable,
 }
 
 /// The extensions that decide.
@@ -59,21 +81,17 @@ pub(super) struct Usage {
 }
 
 impl Usage {
-    pub(super) fn of(certificate: &TbsCertificate) -> Result<Self, CertificateError> {
-        let key_usage = certificate.get::<KeyUsage>()?.map(|(_, usage)| usage);
-        let extended = certificate.get::<ExtendedKeyUsage>()?;
-        let constraints = certificate.get::<BasicConstraints>()?;
+    pub(super) fn of(extensions: &Extensions<'_>) -> Result<Self, CertificateError> {
+        let constraints: Option<BasicConstraints> = decode(extensions)?;
         Ok(Self {
-            key_usage,
-            sealing: extended.is_some_and(|(_, usages)| usages.0.contains(&SEALING)),
-            qualified: certificate
-                .extensions
-                .iter()
-                .flatten()
-                .any(|extension| extension.extn_id == QC_STATEMENTS),
-            authority: constraints.as_ref().is_some_and(|(_, constraints)| constraints.ca),
+            key_usage: decode(extensions)?,
+            sealing: extensions
+                .get(ExtendedKeyUsage::OID.as_bytes())?
+                .is_some_and(is_for_sealing),
+            qualified: extensions.get(QC_STATEMENTS.as_bytes())?.is_some(),
+            authority: constraints.as_ref().is_some_and(|constraints| constraints.ca),
             path_length: constraints
-                .and_then(|(_, constraints)| constraints.path_len_constraint)
+                .and_then(|constraints| constraints.path_len_constraint)
                 .map(usize::from),
         })
     }
@@ -109,4 +127,19 @@ impl Usage {
         }
         taxpayer.map(drop).ok_or(Unfit::NoTaxpayer)
     }
+}
+
+fn decode<'a, T: Decode<'a> + AssociatedOid>(extensions: &Extensions<'a>) -> Result<Option<T>, CertificateError> {
+    let value = extensions.get(T::OID.as_bytes())?;
+    Ok(value.map(T::from_der).transpose()?)
+}
+
+/// Whether the usages of an ExtendedKeyUsage, foreign ones among them, say so.
+fn is_for_sealing(usages: &[u8]) -> bool {
+    let usages = tlv::next(usages).and_then(|(list, _)| tlv::within(list, tlv::SEQUENCE));
+    usages.is_some_and(|usages| {
+        usages
+            .iter()
+            .any(|usage| usage.tag == tlv::OBJECT_IDENTIFIER && usage.content == SEALING.as_bytes())
+    })
 }

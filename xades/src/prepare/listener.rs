@@ -2,8 +2,9 @@
 
 use std::collections::HashSet;
 
+use super::sealer::{Doubt, Names};
 use crate::error::{Fault, Reason};
-use crate::profile::{FIELDS, Field, Role};
+use crate::profile::{Counts, FIELDS, Field, PARTIES, Party, Role};
 use crate::scan::StartTag;
 use crate::scope::Ns;
 
@@ -16,16 +17,29 @@ const ALL_IDS: usize = 4 << 20;
 #[derive(Debug, Default)]
 pub(super) struct Listener {
     values: [Option<String>; FIELDS],
-    /// The field whose element is open, at this depth, and its text so far.
-    open: Option<(Field, u32, Vec<u8>)>,
+    names: [Names; PARTIES],
+    /// What the open element says, its depth, and its text so far.
+    open: Option<(Said, u32, Vec<u8>)>,
     ids: HashSet<Box<[u8]>>,
     ids_size: usize,
+}
+
+/// What the text of an element is.
+#[derive(Debug, Clone, Copy)]
+enum Said {
+    Text(Field),
+    Name(Party, Counts),
 }
 
 impl Listener {
     /// Takes what was said.
     pub(super) fn take(&mut self, field: Field) -> Option<String> {
         self.values[field as usize].take()
+    }
+
+    /// Who was named, if anybody.
+    pub(super) fn named(&mut self, party: Party) -> Result<Option<String>, Doubt> {
+        std::mem::take(&mut self.names[party as usize]).conclude()
     }
 
     /// Whether an element of the document carries this Id.
@@ -41,12 +55,16 @@ impl Listener {
 
     /// An element with a meaning begins.
     pub(super) fn start(&mut self, tag: &StartTag<'_>, role: Role) {
-        let Role::Text(field, schemes) = role else { return };
-        let scheme = tag.attribute(Ns::NONE, "schemeID").unwrap_or_default();
-        let fits = schemes.is_empty() || schemes.iter().any(|known| known.as_bytes() == scheme);
-        if fits && self.values[field as usize].is_none() {
-            self.open = Some((field, tag.depth, Vec::new()));
-        }
+        let said = match role {
+            Role::Text(field) if self.values[field as usize].is_none() => Said::Text(field),
+            Role::Name(party, register) => {
+                let scheme = tag.attribute(Ns::NONE, "schemeID").unwrap_or_default();
+                Said::Name(party, register.counts(scheme))
+            }
+            Role::Names(party) => return self.names[party as usize].expect(),
+            _ => return,
+        };
+        self.open = Some((said, tag.depth, Vec::new()));
     }
 
     /// Text, `at` so far into the window, directly or deeper inside the element listened to.
@@ -72,12 +90,16 @@ impl Listener {
         if self.open.as_ref().is_none_or(|(_, open, _)| *open != depth) {
             return;
         }
-        let Some((field, _, text)) = self.open.take() else {
+        let Some((said, _, text)) = self.open.take() else {
             return;
         };
         let text = String::from_utf8_lossy(text.trim_ascii());
-        if !text.is_empty() {
-            self.values[field as usize] = Some(text.into_owned());
+        if text.is_empty() {
+            return;
+        }
+        match said {
+            Said::Text(field) => self.values[field as usize] = Some(text.into_owned()),
+            Said::Name(party, counts) => self.names[party as usize].hear(&text, counts),
         }
     }
 

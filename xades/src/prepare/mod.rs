@@ -6,12 +6,15 @@
 
 mod hand;
 mod listener;
+mod sealer;
 mod spot;
 
 use std::fmt;
 
 use aws_lc_rs::digest::Digest;
 use jiff::Timestamp;
+
+pub use self::sealer::{Doubt, Sealer, Unclear};
 
 use self::hand::Hand;
 use self::spot::Spot;
@@ -22,7 +25,7 @@ use crate::encoding::Encoding;
 use crate::error::{Label, Reason, Refusal};
 use crate::limits::Limits;
 use crate::policy::Policy;
-use crate::profile::{DocumentType, Field};
+use crate::profile::{DocumentType, Field, Party};
 use crate::scan::{Scanner, is_ncname};
 use crate::splice::Seal;
 
@@ -39,29 +42,6 @@ pub struct Sealing<'a> {
     pub signing_time: Timestamp,
     /// Refuse the document where it is another. `None`: take what comes.
     pub expect: Option<DocumentType>,
-}
-
-/// Whom a document names as its sealer: a VKN (10 digits) or TCKN (11 digits) as it stands there, white space around it
-/// removed and nothing else checked.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Sealer {
-    /// In `cac:Signature`.
-    Signature(String),
-    /// Nobody, but this is whose document it is.
-    Identity(String),
-    /// Nobody at all.
-    Unnamed,
-}
-
-impl Sealer {
-    /// VKN or TCKN, or whatever stands in its place; none where nobody is named.
-    #[must_use]
-    pub fn taxpayer(&self) -> Option<&str> {
-        match self {
-            Self::Signature(named) | Self::Identity(named) => Some(named),
-            Self::Unnamed => None,
-        }
-    }
 }
 
 /// Prepares the seal of a document that is in memory.
@@ -115,13 +95,10 @@ fn complete(hand: Hand, encoding: Encoding, sealing: &Sealing<'_>) -> Result<Pre
     let heard = hand.finish().map_err(refuse)?;
     let mut listener = heard.listener;
     let document_id = listener.take(Field::DocumentId);
-    let sealer = match (listener.take(Field::Signer), listener.take(Field::Identity)) {
-        (Some(signer), _) => Sealer::Signature(signer),
-        (None, Some(owner)) => Sealer::Identity(owner),
-        (None, None) => listener
-            .take(Field::IdentityElse)
-            .map_or(Sealer::Unnamed, Sealer::Identity),
-    };
+    let sealer = Sealer::of(listener.named(Party::Signer), || {
+        let owner = listener.named(Party::Identity)?;
+        owner.map_or_else(|| listener.named(Party::IdentityElse), |owner| Ok(Some(owner)))
+    });
     let wanted = listener.take(Field::SignatureUri);
     let taken = |ids: &Ids| {
         ids.iter()

@@ -3,7 +3,7 @@
 //! A ledger carries `xbrli:xbrl` and then its seal. A berat carries, between the two, the `ds:SignatureValue` of the
 //! ledger that it belongs to (or, where the ledger was too large to seal at once, its HashValue).
 
-use super::{Family, Field, Node, Role, node};
+use super::{Family, Field, Node, Party, Register, Role, node};
 use crate::scope::Ns;
 
 const NO_PLACE: &str =
@@ -16,10 +16,10 @@ const fn nodes(hash: Role, value: Role) -> [Node; 10] {
         node(0, Ns::XBRLI, "xbrl", Role::Step),
         node(1, Ns::XBRLI, "context", Role::Step),
         node(2, Ns::XBRLI, "entity", Role::Step),
-        node(3, Ns::XBRLI, "identifier", Role::Text(Field::Identity, &[])),
+        node(3, Ns::XBRLI, "identifier", Role::Name(Party::Identity, Register::Tax)),
         node(1, Ns::GL_COR, "accountingEntries", Role::Step),
         node(5, Ns::GL_COR, "documentInfo", Role::Step),
-        node(6, Ns::GL_COR, "uniqueID", Role::Text(Field::DocumentId, &[])),
+        node(6, Ns::GL_COR, "uniqueID", Role::Text(Field::DocumentId)),
         node(0, Ns::EDEFTER, "HashValue", hash),
         node(0, Ns::DS, "SignatureValue", value),
     ]

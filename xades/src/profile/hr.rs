@@ -1,7 +1,7 @@
 //! HR-XML user account messages: the seal stands in `oa:ApplicationArea/oa:Signature` and carries a counter-signature
 //! (OAGIS 9: `Sender`, `Receiver`, `CreationDateTime`, `Signature`, `BODID`, `UserArea`).
 
-use super::{Element, Family, Field, Node, Role, node};
+use super::{Element, Family, Node, Party, Register, Role, node};
 use crate::scope::Ns;
 
 const SIGNATURE: &[Element] = &[(Ns::OAGIS, "Signature")];
@@ -13,7 +13,7 @@ static NODES: [Node; 7] = [
     node(1, Ns::OAGIS, "BODID", Role::Before(SIGNATURE)),
     node(1, Ns::OAGIS, "UserArea", Role::Before(SIGNATURE)),
     node(1, Ns::OAGIS, "Sender", Role::Step),
-    node(5, Ns::OAGIS, "LogicalID", Role::Text(Field::Identity, &[])),
+    node(5, Ns::OAGIS, "LogicalID", Role::Name(Party::Identity, Register::Tax)),
 ];
 
 /// ProcessUserAccount and CancelUserAccount.

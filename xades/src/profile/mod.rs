@@ -151,8 +151,12 @@ pub(crate) struct Node {
 pub(crate) enum Role {
     /// Only a step on the way.
     Step,
-    /// Its text says something; only with one of these values of `schemeID`, if there are any.
-    Text(Field, &'static [&'static str]),
+    /// Its text says something.
+    Text(Field),
+    /// Its text names a taxpayer.
+    Name(Party, Register),
+    /// Somewhere inside it a taxpayer must be named.
+    Names(Party),
     /// Its content is the seal, if there is nothing in it but white space or a placeholder.
     Slot,
     /// Where there is no place by its end, the seal goes there, inside these elements.
@@ -180,18 +184,98 @@ impl Role {
 pub(crate) enum Field {
     /// Its own identifier.
     DocumentId,
-    /// Whom it names as its sealer.
-    Signer,
-    /// Whose it is, where it names no sealer.
-    Identity,
-    /// Whose it is, where even that is missing.
-    IdentityElse,
     /// The Id that it gives its seal.
     SignatureUri,
 }
 
 /// How many fields there are.
-pub(crate) const FIELDS: usize = 5;
+pub(crate) const FIELDS: usize = 2;
+
+/// Somebody whom a document names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Party {
+    /// Its sealer.
+    Signer,
+    /// Whose it is, where it names no sealer.
+    Identity,
+    /// Whose it is, where even that is missing.
+    IdentityElse,
+}
+
+/// How many there are.
+pub(crate) const PARTIES: usize = 3;
+
+/// Which register a number is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Register {
+    /// The tax authority's, whatever else stands beside it: the element has no other meaning.
+    Tax,
+    /// By its `schemeID`.
+    Scheme,
+}
+
+/// How a name counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Counts {
+    /// Whatever it is: where it cannot be read, nobody knows who is named.
+    Always,
+    /// Where it is the number of a taxpayer.
+    AsNumber,
+    /// It is a number of something else.
+    Never,
+}
+
+impl Register {
+    /// How a name with this `schemeID`, empty where there is none, counts.
+    pub(crate) fn counts(self, scheme: &[u8]) -> Counts {
+        let scheme = scheme.trim_ascii();
+        let is = |known: &&str| scheme.eq_ignore_ascii_case(known.as_bytes());
+        if self == Self::Tax || TAX_SCHEMES.iter().any(|known| is(known)) {
+            Counts::Always
+        } else if OTHER_SCHEMES.iter().any(|known| is(known)) {
+            Counts::Never
+        } else {
+            Counts::AsNumber
+        }
+    }
+}
+
+/// The schemes of VKN and TCKN.
+const TAX_SCHEMES: [&str; 3] = ["VKN", "TCKN", "VKN_TCKN"];
+
+/// The other schemes of `cac:PartyIdentification` (UBL-TR code list, PartyIdentificationIDType): some of their numbers have
+/// ten digits or eleven too.
+const OTHER_SCHEMES: [&str; 29] = [
+    "HIZMETNO",
+    "MUSTERINO",
+    "TESISATNO",
+    "TELEFONNO",
+    "DISTRIBUTORNO",
+    "TICARETSICILNO",
+    "TAPDKNO",
+    "BAYINO",
+    "ABONENO",
+    "SAYACNO",
+    "EPDKNO",
+    "SUBENO",
+    "PASAPORTNO",
+    "ARACIKURUMETIKET",
+    "ARACIKURUMVKN",
+    "CIFTCINO",
+    "IMALATCINO",
+    "DOSYANO",
+    "HASTANO",
+    "MERSISNO",
+    "URETICINO",
+    "GTB_REFNO",
+    "GTB_GCB_TESCILNO",
+    "GTB_FIILI_IHRACAT_TARIHI",
+    "ARACKIMLIKNO",
+    "PLAKA",
+    "SEVKIYATNO",
+    "SATICIDIBSATIRKOD",
+    "ALICIDIBSATIRKOD",
+];
 
 const fn node(parent: usize, ns: Ns, local: &'static str, role: Role) -> Node {
     Node {

@@ -42,11 +42,19 @@ pub(super) fn certificates(key_info: &Node, properties: &Node) -> Result<(Certif
 
     let issuer_serial = one(cert, Ns::XADES, "IssuerSerial", "xades:IssuerSerial")?;
     let issuer = one(issuer_serial, Ns::DS, "X509IssuerName", "ds:X509IssuerName")?;
-    if !certificate.issuer_is(issuer.text.trim()) {
+    if !certificate.issuer_is(&issuer.text) {
         return Err((Failure::SigningCertificate("the issuer"), issuer.ordinal));
     }
     let serial = one(issuer_serial, Ns::DS, "X509SerialNumber", "ds:X509SerialNumber")?;
-    if serial.text.trim().trim_start_matches('0') != certificate.serial_decimal() {
+    let digits = serial.text.trim();
+    let significant = digits.trim_start_matches('0');
+    // Nothing but zeros is zero.
+    let significant = if significant.is_empty() {
+        &digits[..digits.len().min(1)]
+    } else {
+        significant
+    };
+    if significant != certificate.serial_decimal() {
         return Err((Failure::SigningCertificate("the serial number"), serial.ordinal));
     }
     Ok((certificate, others))
@@ -80,7 +88,7 @@ pub(super) fn check_key_info(key_info: &Node, certificate: &Certificate) -> Resu
         .all(Ns::DS, "X509Data")
         .flat_map(|data| data.all(Ns::DS, "X509SubjectName"))
     {
-        if !certificate.subject_is(name.text.trim()) {
+        if !certificate.subject_is(&name.text) {
             return Err((Failure::KeyInfo("X509SubjectName"), name.ordinal));
         }
     }

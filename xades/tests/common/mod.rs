@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 pub mod judges;
+pub mod odd;
 pub mod seals;
 
 use std::path::{Path, PathBuf};

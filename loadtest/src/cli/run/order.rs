@@ -162,10 +162,11 @@ fn documents(folder: &Path, taxpayers: &[Taxpayer]) -> Result<Arc<[Given]>, Exit
         };
         let prepared = muhurdar_xades::prepare(document, &sealing).map_err(|refusal| refusal.to_string())?;
         match prepared.sealer().taxpayer() {
-            Some(named) if taxpayers.iter().all(|taxpayer| *taxpayer.number != *named) => Err(format!(
+            Ok(Some(named)) if taxpayers.iter().all(|taxpayer| *taxpayer.number != *named) => Err(format!(
                 "it names {named}, for whom no seal can be asked here (--taxpayers, --taxpayer, --key-type; muhurdar dev --taxpayer {named})"
             )),
-            named => Ok(named.map(str::to_owned)),
+            Ok(named) => Ok(named.map(str::to_owned)),
+            Err(unclear) => Err(format!("whom it names as its sealer cannot be told: {unclear}")),
         }
     };
     generator::read_folder(folder, sealer).map_err(Exit::usage)

@@ -7,13 +7,15 @@ use std::path::PathBuf;
 use clap::Args;
 use jiff::{SignedDuration, Timestamp};
 use muhurdar_pool::{Measure, Pool, SlotState, Status, TokenConfig, Weight};
+use muhurdar_xades::certificate::printable;
 use serde::Serialize;
 
 use self::qualification::Qualification;
 use super::{Failure, exit};
 use crate::{
     config::Config,
-    seals::{self, Seals},
+    credentials,
+    seals::Seals,
     server::{self, check_tls},
     telemetry, tokens,
 };
@@ -223,9 +225,9 @@ impl Report {
                 module: token.module.clone(),
                 ready: token.is_ready(),
                 state,
-                label: facts.map(|f| f.label.clone()),
-                serial: facts.map(|f| f.serial.clone()),
-                model: facts.map(|f| format!("{} {}", f.manufacturer, f.model).trim().to_owned()),
+                label: facts.map(|f| printable(&f.label)),
+                serial: facts.map(|f| printable(&f.serial)),
+                model: facts.map(|f| printable(format!("{} {}", f.manufacturer, f.model).trim())),
                 sessions: token.cap.sessions,
                 sessions_set_by: token.cap.reason.clone(),
                 keys: held,
@@ -235,9 +237,12 @@ impl Report {
     }
 
     fn seals(&mut self, config: &Config, pool: &Pool) {
-        let extra = match config.sealing.certificates.as_deref().map(seals::read_certificates) {
+        let extra = match config.sealing.certificates.as_deref().map(credentials::folder) {
             None => Vec::new(),
-            Some(Ok(found)) => found,
+            Some(Ok(found)) => {
+                self.warnings.extend(found.passed_over);
+                found.certificates
+            }
             Some(Err(error)) => {
                 self.problems.push(error.to_string());
                 Vec::new()

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use muhurdar_pool::{self as pool, admin::ObjectKind};
+use muhurdar_xades::certificate::printable;
 use serde::Serialize;
 
 /// A token against what Kamu SM asks of an HSM. What falls short is among the problems and warnings of the report.
@@ -104,7 +105,7 @@ impl Mechanism {
 impl Key {
     fn new(object: &pool::admin::Object) -> Self {
         Self {
-            label: object.label.clone(),
+            label: printable(&object.label),
             cka_id: data_encoding::HEXLOWER.encode(&object.cka_id),
             key_type: object.key.map(|kind| kind.to_string()),
             sensitive: object.sensitive,

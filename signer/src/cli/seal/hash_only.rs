@@ -59,8 +59,11 @@ impl Seal {
         let prepared = prepare(document, &sealing).map_err(|refusal| refusal.to_string())?;
         // The service cannot see whom the document names: here is the only place where it can be checked.
         match prepared.sealer().taxpayer() {
-            Some(named) if named != self.taxpayer => Err(format!("names {named} as its sealer, not {}", self.taxpayer)),
-            _ => Ok(prepared),
+            Ok(Some(named)) if named != self.taxpayer => {
+                Err(format!("names {named} as its sealer, not {}", self.taxpayer))
+            }
+            Err(unclear) => Err(format!("does not say whose seal it wants: {unclear}")),
+            Ok(_) => Ok(prepared),
         }
     }
 

@@ -34,13 +34,13 @@ pub(super) struct Seal {
     /// https://HOST:PORT of the service
     #[arg(long, value_name = "URL", requires_all = ["ca", "cert", "key"])]
     endpoint: Option<String>,
-    /// Authority of the service's certificate (PEM)
+    /// Authority of the service's certificate (PEM or DER)
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
-    /// Client certificate (PEM)
+    /// Client certificate (PEM or DER)
     #[arg(long, value_name = "FILE")]
     cert: Option<PathBuf>,
-    /// Its private key (PEM)
+    /// Its private key (PEM or DER), not encrypted
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
     /// VKN or TCKN of the taxpayer whose seal is wanted

@@ -4,11 +4,15 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use muhurdar_pool::admin::{ObjectKind, Token};
-use muhurdar_xades::Certificate;
+use muhurdar_xades::{
+    Certificate,
+    pem::{self, Kind},
+};
 use p12_keystore::Pkcs12Archive;
 use zeroize::Zeroizing;
 
 use super::{Failure, Which, cka_id, token_failure};
+use crate::credentials;
 
 /// `muhurdar token import`
 #[derive(Debug, Args)]
@@ -34,32 +38,36 @@ pub(super) struct Import {
 impl Import {
     pub(super) fn run(&self) -> Result<(), Failure> {
         let bytes = Zeroizing::new(std::fs::read(&self.file).map_err(|e| Failure::io(self.file.display(), &e))?);
-        let pkcs12 = self
+        let named = self
             .file
             .extension()
             .is_some_and(|e| e.eq_ignore_ascii_case("pfx") || e.eq_ignore_ascii_case("p12"));
-        if pkcs12 {
+        let found = pem::items(&bytes).unwrap_or_default();
+        if named || found.iter().any(|item| item.kind == Kind::Pkcs12) {
             self.pkcs12(&bytes)
         } else {
             self.certificate(&bytes)
         }
     }
 
+    /// Of several certificates the one that belongs to a key on the token, wherever in the file it stands.
     fn certificate(&self, bytes: &[u8]) -> Result<(), Failure> {
-        let parsed = if bytes.starts_with(b"-----") {
-            Certificate::from_pem(bytes)
-        } else {
-            Certificate::from_der(bytes)
+        let usage =
+            |problem: &dyn std::fmt::Display| Failure::usage(format_args!("{}: {problem}", self.file.display()));
+        let bundle = Certificate::all_of(bytes).map_err(|e| usage(&e))?;
+        let taxpayers = bundle.certificates.iter().find(|c| c.taxpayer().is_some());
+        let Some(likely) = taxpayers.or(bundle.certificates.first()) else {
+            return Err(Failure::usage(credentials::passed_over(&self.file, &bundle).join("\n")));
         };
-        let certificate = parsed.map_err(|e| Failure::usage(format_args!("{}: {e}", self.file.display())))?;
         let token = self.which.log_in()?;
         let objects = token.objects().map_err(|e| token_failure(&e))?;
-        let public = objects.iter().filter(|o| o.kind == ObjectKind::PublicKey);
-        let own = public
-            .filter(|o| o.der.as_deref() == Some(certificate.spki_der()))
-            .map(|o| o.cka_id.clone())
-            .next();
-        let label = self.label(&certificate);
+        let own = bundle.certificates.iter().find_map(|certificate| {
+            let public = objects.iter().filter(|o| o.kind == ObjectKind::PublicKey);
+            let mut own = public.filter(|o| o.der.as_deref() == Some(certificate.spki_der()));
+            own.next().map(|o| (certificate, o.cka_id.clone()))
+        });
+        let (certificate, own) = own.map_or((likely, None), |(certificate, id)| (certificate, Some(id)));
+        let label = self.label(certificate);
         let id = match (&self.id, own) {
             (None, Some(own)) => own,
             (None, None) => {
@@ -70,7 +78,7 @@ impl Import {
             }
             (Some(id), _) => cka_id(Some(id), &label)?,
         };
-        put(&token, &certificate, &label, &id)
+        put(&token, certificate, &label, &id)
     }
 
     fn pkcs12(&self, bytes: &[u8]) -> Result<(), Failure> {

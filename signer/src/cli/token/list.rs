@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use clap::Args;
 use muhurdar_pool::admin::{self, Object, ObjectKind, SlotFacts};
-use muhurdar_xades::Certificate;
+use muhurdar_xades::{Certificate, certificate::printable};
 
 use super::{Failure, token_failure};
 use crate::{
@@ -76,10 +76,10 @@ fn print_slot(slot: &SlotFacts) {
     println!(
         "  slot {}: \"{}\", serial {}, {} {}{}",
         slot.id,
-        token.label,
-        token.serial,
-        token.manufacturer,
-        token.model,
+        printable(&token.label),
+        printable(&token.serial),
+        printable(&token.manufacturer),
+        printable(&token.model),
         flags.collect::<String>()
     );
 }
@@ -100,7 +100,7 @@ fn print_token(token: &config::Token) -> Result<(), Failure> {
     {
         println!(
             "  certificate {} without a key here: {}",
-            certificate.label,
+            printable(&certificate.label),
             describe(certificate)
         );
     }
@@ -135,7 +135,11 @@ fn print_key(key: &Object, objects: &[Object]) {
         .filter(|(set, _)| *set)
         .map(|(_, text)| format!(", {text}"))
         .chain(key.unusable.iter().map(|why| format!(", cannot sign: {why}")));
-    println!("  key {} ({kind}){}", key.label, worries.collect::<String>());
+    println!(
+        "  key {} ({kind}){}",
+        printable(&key.label),
+        worries.collect::<String>()
+    );
     let beside = objects
         .iter()
         .filter(|o| o.kind == ObjectKind::Certificate && belong_together(key, o));

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use jiff::Timestamp;
 use muhurdar_pool::{SlotState, TokenStatus};
-use muhurdar_xades::KeyType;
+use muhurdar_xades::{KeyType, certificate::printable};
 use serde::Serialize;
 
 use super::history::{Curves, History, Sample, milliseconds, rate};
@@ -240,7 +240,7 @@ impl TokenReport {
                     .map(String::as_str)
                     .filter(|text| !text.is_empty())
                     .collect();
-                of.join(", ")
+                printable(&of.join(", "))
             }),
             state,
             why,
