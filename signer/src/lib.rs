@@ -14,6 +14,7 @@ pub mod config;
 pub mod forms;
 pub mod idempotency;
 mod notify;
+pub mod outside;
 mod pace;
 pub mod pipeline;
 pub mod refusal;

@@ -236,13 +236,21 @@ async fn without_a_client_certificate_nobody_is_authenticated() {
         .await
         .seal(Branch::request(RSA, invoice(RSA, "")))
         .await;
-    assert_eq!(outcome.unwrap_err().code(), Code::Unauthenticated);
+    is(
+        &refused(&outcome.unwrap_err()),
+        Code::Unauthenticated,
+        "CLIENT_CERTIFICATE",
+    );
     let outcome = Branch::nobody(appliance())
         .connect()
         .await
         .list_seals(ListSealsRequest::default())
         .await;
-    assert_eq!(outcome.unwrap_err().code(), Code::Unauthenticated);
+    is(
+        &refused(&outcome.unwrap_err()),
+        Code::Unauthenticated,
+        "CLIENT_CERTIFICATE",
+    );
 }
 
 #[tokio::test]

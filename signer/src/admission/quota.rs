@@ -133,7 +133,7 @@ pub enum Bound {
 }
 
 impl Bound {
-    pub(super) const ALL: [Self; 3] = [Self::Rate, Self::Documents, Self::Bytes];
+    pub(crate) const ALL: [Self; 3] = [Self::Rate, Self::Documents, Self::Bytes];
 
     /// Its key in `[client.quota]`.
     #[must_use]

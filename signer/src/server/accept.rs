@@ -26,6 +26,7 @@ use super::{
     identity::Peer,
     live::Live,
 };
+use crate::outside::Outside;
 
 /// Connections whose handshake is done and that wait for the server to take them.
 const WAITING: usize = 64;
@@ -211,7 +212,7 @@ impl Acceptor {
             .or_else(|| self.handshakes.make_room());
         let Some(place) = place.and_then(|place| place.known_as(Arc::clone(&identity), most_of_it)) else {
             tracing::warn!(
-                client = &*identity,
+                client = %Outside::new(&identity),
                 max_connections_per_client = most_of_it,
                 max_connections = most,
                 "connection refused: it has as many as one client may have, or all have as many as there may be"

@@ -10,8 +10,8 @@ use wire::{seal_large_request::Part as Ask, seal_large_response::Part};
 
 use super::{
     messages::{read_large, wire_receipt},
-    oversize,
     status::status,
+    wording,
 };
 use crate::{
     admission::Caller,
@@ -59,7 +59,7 @@ impl LargeCall {
         };
         match &ended {
             Ok(()) => trace::ended("sealed"),
-            Err(Ended::Refused(refusal)) => trace::ended(refusal.reason().unwrap_or("UNAUTHENTICATED")),
+            Err(Ended::Refused(refusal)) => trace::ended(refusal.reason()),
             Err(Ended::Broken(_) | Ended::Gone) => {}
         }
         match ended {
@@ -142,7 +142,7 @@ async fn next(requests: &mut Streaming<wire::SealLargeRequest>) -> Result<Option
         Ok(Some(wire::SealLargeRequest { part: Some(part) })) => Ok(Some(part)),
         Ok(Some(_)) => Err(malformed("part", "is missing").into()),
         Ok(None) => Ok(None),
-        Err(broken) => Err(Ended::Broken(oversize::translate(
+        Err(broken) => Err(Ended::Broken(wording::translate(
             broken,
             crate::pipeline::MAX_PIECE as u64,
         ))),

@@ -10,6 +10,7 @@ use tonic::metadata::MetadataMap;
 use crate::{
     admission::Admitted,
     config::Priority,
+    outside::{LONGEST, Outside},
     pipeline::{self, DigestRequest, LargeRequest, Sealed},
     refusal::Refusal,
     seals::Seal,
@@ -75,10 +76,22 @@ pub(super) fn read_digest(
         taxpayer: request.taxpayer,
         digest: request.digest.to_vec(),
         document_type: read_document_type(request.document_type)?,
-        document_id: Some(request.document_id).filter(|id| !id.is_empty()),
+        document_id: read_document_id(&request.document_id)?,
         priority: read_priority(request.priority)?,
         deadline,
     })
+}
+
+/// An identifier stands in the receipt as the caller wrote it, or the caller is told that it cannot.
+fn read_document_id(said: &str) -> Result<Option<Outside>, Refusal> {
+    let id = Outside::new(said);
+    if id.as_str() != said {
+        return Err(Refusal::Request {
+            field: "document_id",
+            problem: format!("must have at most {LONGEST} bytes, and none that control how a text is shown"),
+        });
+    }
+    Ok(Some(id).filter(|id| !id.as_str().is_empty()))
 }
 
 /// The answer, and the share of the limits that it holds until it is handed on.
@@ -116,7 +129,7 @@ pub(super) fn wire_receipt(receipt: pipeline::Receipt) -> wire::Receipt {
         taxpayer: receipt.used.taxpayer.to_string(),
         client: receipt.client.to_string(),
         document_type: receipt.document_type.map_or(0, |t| wire_document_type(t).into()),
-        document_id: receipt.document_id.unwrap_or_default(),
+        document_id: receipt.document_id.map(|id| id.as_str().to_owned()).unwrap_or_default(),
         certificate_sha256: Bytes::copy_from_slice(&receipt.used.certificate.sha256()),
         signature_algorithm: receipt.algorithm.to_owned(),
         token: receipt.token.to_string(),

@@ -13,10 +13,10 @@ mod large;
 mod leaving;
 mod live;
 mod messages;
-mod oversize;
 mod service;
 mod status;
 mod tls;
+mod wording;
 
 use std::{
     future::Future,
@@ -186,7 +186,7 @@ impl Server {
             .timeout(self.config.limits.request_timeout + self.config.limits.arrival_timeout)
             .layer(counting)
             .layer(arriving)
-            .layer(oversize::layer(self.config.limits.document.as_u64()))
+            .layer(wording::layer(self.config.limits.document.as_u64()))
             .add_service(InterceptedService::new(sealing, certified(&self.live)))
             .add_service(InterceptedService::new(health, certified(&self.live)))
             .add_service(InterceptedService::new(reflection, certified(&self.live)))

@@ -14,13 +14,14 @@ use super::{
     large::LargeCall,
     leaving::Answers,
     messages::{deadline, read, read_digest, read_document_type, seal_info, split, wire_receipt},
-    oversize,
     status::{item_status, status},
+    wording,
 };
 use crate::{
     admission::{Admitted, Caller, Departure, Held},
     config::Call,
     idempotency::{Claim, Fingerprint, Found, Key},
+    outside::{LONGEST, Outside},
     pipeline::{Pipeline, SignedDigest},
     refusal::Refusal,
     trace::{Method, Origin},
@@ -199,12 +200,10 @@ impl SealService for Sealing {
     ) -> Result<Response<wire::GetSealResponse>, Status> {
         let caller = self.caller(&request)?;
         caller.may(Call::List).map_err(|refusal| status(&refusal))?;
-        let taxpayer = request.into_inner().taxpayer;
-        let seals = self.pipeline.seals.load();
-        let seal = seals.get(&taxpayer).filter(|s| caller.may_use(&s.taxpayer));
-        let seal = seal.ok_or_else(|| status(&Refusal::SealUnknown(taxpayer)))?;
+        let seal = self.pipeline.look_up(&caller, &request.into_inner().taxpayer);
+        let seal = seal.map_err(|refusal| status(&refusal))?;
         Ok(Response::new(wire::GetSealResponse {
-            seal: Some(seal_info(seal)),
+            seal: Some(seal_info(&seal)),
         }))
     }
 }
@@ -246,7 +245,7 @@ impl Stream {
             let item = match item {
                 Ok(Some(item)) => item,
                 Ok(None) => break None,
-                Err(broken) => break Some(oversize::translate(broken, self.document_limit)),
+                Err(broken) => break Some(wording::translate(broken, self.document_limit)),
             };
             // A stream may outlive what its caller was allowed when it began.
             let caller = self.live.caller(self.peer.as_deref());
@@ -294,7 +293,13 @@ async fn answer(
     item: wire::SealStreamRequest,
     deadline: Option<Instant>,
 ) -> (wire::SealStreamResponse, Option<Admitted>) {
+    let id = Outside::new(&item.id);
     let outcome = match (caller, item.request) {
+        // It stands in the answer, and not whole.
+        _ if id.as_str() != item.id => Err(Refusal::Request {
+            field: "id",
+            problem: format!("must have at most {LONGEST} bytes, and none that control how a text is shown"),
+        }),
         (Ok(caller), Some(request)) => seal(pipeline, &caller, origin, request, deadline).await,
         (Err(refusal), _) => Err(refusal),
         (Ok(_), None) => Err(Refusal::Request {
@@ -311,7 +316,7 @@ async fn answer(
     };
     (
         wire::SealStreamResponse {
-            id: item.id,
+            id: id.as_str().to_owned(),
             outcome: Some(outcome),
         },
         admitted,

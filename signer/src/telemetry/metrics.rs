@@ -78,8 +78,6 @@ const DOCUMENTS: [(DocumentType, &str); 9] = [
 
 /// The `document` label where nobody knows.
 const UNKNOWN: &str = "unknown";
-/// The `outcome` label of the one refusal that has no reason of the error table.
-const UNAUTHENTICATED: &str = "UNAUTHENTICATED";
 
 /// How a reload ended.
 #[derive(Debug, Clone, Copy)]
@@ -186,7 +184,7 @@ impl Metrics {
     fn begin_at_zero(&self) {
         let documents = DOCUMENTS.iter().map(|(_, label)| *label).chain([UNKNOWN]);
         for document in documents {
-            for outcome in ["sealed", UNAUTHENTICATED].iter().chain(&Refusal::REASONS) {
+            for outcome in ["sealed"].iter().chain(&Refusal::REASONS) {
                 drop(self.seals.with_label_values(&[outcome, document]));
             }
         }
@@ -227,9 +225,7 @@ impl Metrics {
     pub(crate) fn refused(&self, refusal: &Refusal, expected: Option<DocumentType>) {
         let known = DOCUMENTS.iter().find(|(known, _)| Some(*known) == expected);
         let document = known.map_or(UNKNOWN, |(_, label)| label);
-        self.seals
-            .with_label_values(&[refusal.reason().unwrap_or(UNAUTHENTICATED), document])
-            .inc();
+        self.seals.with_label_values(&[refusal.reason(), document]).inc();
     }
 
     /// The door's own.
