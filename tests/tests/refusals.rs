@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use std::{fs, sync::OnceLock};
+use std::{fs, sync::OnceLock, time::Duration};
 
 use muhurdar_proto::seal::v1::{
     DocumentType, GetSealRequest, ListSealsRequest, SealBatchRequest, SealRequest, SealStreamRequest,
@@ -376,6 +376,35 @@ fn a_deadline_that_has_passed_is_told() {
     assert!(output.status.success(), "{}", output.text);
     let code = Code::DeadlineExceeded as i32;
     assert!(output.text.contains(&format!("grpc-status: {code}")), "{}", output.text);
+}
+
+#[tokio::test]
+async fn a_batch_ends_with_its_caller_and_counts_until_it_is_answered() {
+    const ITEMS: usize = 40;
+    let slow = Builder::default()
+        .taxpayers(1)
+        .hsm(1, Duration::from_millis(50))
+        .start();
+    let mut client = Branch::of(&slow, "branch-1").connect().await;
+    let items = vec![Branch::request(RSA, invoice(RSA, "")); ITEMS];
+    let begun = slow.signatures();
+    let call = tokio::spawn(async move { client.seal_batch(SealBatchRequest { items }).await });
+    while slow.signatures() < begun + 5 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let inside = slow.metric("muhurdar_in_flight_documents");
+    assert!(inside >= 40.0, "{inside} of {ITEMS} are unanswered");
+    call.abort();
+    while slow.metric("muhurdar_in_flight_documents") > 0.0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let signed = slow.signatures() - begun;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let later = slow.signatures() - begun;
+    assert!(
+        signed < ITEMS / 2 && later <= signed + 1,
+        "{signed}, then {later} of {ITEMS} were signed"
+    );
 }
 
 #[tokio::test]

@@ -4,7 +4,10 @@ use std::{sync::Arc, time::Instant};
 
 use muhurdar_proto::seal::v1::{self as wire, seal_service_server::SealService};
 use prost::Message as _;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    task::JoinSet,
+};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -112,18 +115,25 @@ impl SealService for Sealing {
                 problem,
             }));
         }
-        let work = items.into_iter().map(|item| {
+        let mut results = vec![wire::SealBatchResult::default(); items.len()];
+        // With their caller they end, since they end with the set that they are in.
+        let mut work = JoinSet::new();
+        for (number, item) in items.into_iter().enumerate() {
             let (pipeline, caller, origin) = (Arc::clone(&self.pipeline), Arc::clone(&caller), Arc::clone(&origin));
-            tokio::spawn(async move { seal(&pipeline, &caller, &origin, item, deadline).await })
-        });
-        let work: Vec<_> = work.collect();
-        let mut results = Vec::with_capacity(work.len());
-        for item in work {
-            let outcome = match item.await.unwrap_or(Err(Refusal::Internal)) {
-                Ok(answered) => wire::seal_batch_result::Outcome::Response(answered.response),
+            work.spawn(async move { (number, seal(&pipeline, &caller, &origin, item, deadline).await) });
+        }
+        // One that is sealed waits for the others: until all are handed to the wire, each has its share of the limits.
+        let mut shares = Vec::with_capacity(results.len());
+        while let Some(item) = work.join_next().await {
+            // A panic in it was contained.
+            let (number, outcome) = item.map_err(|_| status(&Refusal::Internal))?;
+            results[number].outcome = Some(match outcome {
+                Ok(answered) => {
+                    shares.extend(answered.admitted);
+                    wire::seal_batch_result::Outcome::Response(answered.response)
+                }
                 Err(refusal) => wire::seal_batch_result::Outcome::Error(item_status(&refusal)),
-            };
-            results.push(wire::SealBatchResult { outcome: Some(outcome) });
+            });
         }
         Ok(Response::new(wire::SealBatchResponse { results }))
     }
