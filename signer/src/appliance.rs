@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use muhurdar_pool::Pool;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -25,7 +25,7 @@ use crate::{
     turns::Turns,
 };
 
-/// After the drain, how long connections that answered everything may take to close.
+/// How long each of what is closed at the end may take.
 const GOODBYE: Duration = Duration::from_secs(2);
 /// How often readiness is looked at.
 const READINESS_INTERVAL: Duration = Duration::from_millis(500);
@@ -137,11 +137,11 @@ impl Appliance {
         self.pipeline.seals.load().len()
     }
 
-    /// Serves until `stop` is ready, and takes over what changes in the file `source`; then admits nothing more, answers everything admitted, and returns. What is not
-    /// answered within the drain time-out is given up.
+    /// Serves until `stop` is ready, and takes over what changes in the file `source`; then admits nothing more, answers
+    /// everything admitted, and returns when its answers were read. What is not read within the drain time-out is given up.
     ///
     /// # Errors
-    /// Where the transport fails.
+    /// Where it cannot be told of signals.
     pub async fn run(self, stop: impl Future<Output = ()>, source: &Path) -> Result<(), ServeError> {
         let Self {
             pipeline,
@@ -159,38 +159,38 @@ impl Appliance {
             server.live(),
             admin_end.clone().cancelled_owned(),
         ));
-        let mut serving = tokio::spawn(server.serve(Arc::clone(&pipeline), end.clone().cancelled_owned()));
+        let mut serving = tokio::spawn(server.serve(Arc::clone(&pipeline), end.clone()));
         let looking = watch_readiness(Arc::clone(&pipeline), health.clone(), notifier.clone(), end.clone());
         let readiness = tokio::spawn(looking);
         tokio::spawn(keep_alive(Arc::clone(&pipeline), notifier.clone()));
 
         tokio::select! {
             () = stop => {}
-            ended = &mut serving => return flatten(ended),
+            // Only a panic ends it by itself; the panic hook has written it.
+            _ = &mut serving => return Ok(()),
         }
-        tracing::info!(in_flight = pipeline.gate.in_flight(), "draining");
+        let give_up = Instant::now() + drain_timeout;
+        let gate = &pipeline.gate;
+        let (in_flight, unanswered, unread_bytes) = (gate.in_flight(), gate.calls(), gate.unread().bytes());
+        tracing::info!(in_flight, unanswered, unread_bytes, "draining");
         notifier.stopping(draining(&pipeline));
         health.set(false).await;
-        pipeline.gate.close();
-        if tokio::time::timeout(drain_timeout, pipeline.gate.drained())
-            .await
-            .is_err()
-        {
+        gate.close();
+        drop(timeout_at(give_up, gate.drained()).await);
+        // Nothing is in work any more, but an answer counts when it was delivered: each connection stays until its peer has
+        // read what it asked for.
+        end.cancel();
+        if timeout_at(give_up, &mut serving).await.is_err() {
+            let (in_flight, unanswered, unread_bytes) = (gate.in_flight(), gate.calls(), gate.unread().bytes());
             tracing::warn!(
-                in_flight = pipeline.gate.in_flight(),
+                in_flight,
+                unanswered,
+                unread_bytes,
                 ?drain_timeout,
                 "drain time-out: giving up the rest"
             );
+            serving.abort();
         }
-        end.cancel();
-        // Graceful shutdown of HTTP/2 can wait for ever on a half-open connection (hyperium/hyper#4170).
-        let outcome = match tokio::time::timeout(GOODBYE, &mut serving).await {
-            Ok(ended) => flatten(ended),
-            Err(_) => {
-                serving.abort();
-                Ok(())
-            }
-        };
         admin_end.cancel();
         drop(tokio::time::timeout(GOODBYE, admin).await);
         drop(readiness.await);
@@ -200,13 +200,8 @@ impl Appliance {
         let recorder = Arc::clone(&pipeline.recorder);
         drop(tokio::time::timeout(GOODBYE, tokio::task::spawn_blocking(move || recorder.close())).await);
         tracing::info!("drained");
-        outcome
+        Ok(())
     }
-}
-
-fn flatten(ended: Result<Result<(), ServeError>, tokio::task::JoinError>) -> Result<(), ServeError> {
-    // Only a panic of the transport ends the task without a result; the panic hook has written it.
-    ended.unwrap_or(Ok(()))
 }
 
 async fn watch_readiness(pipeline: Arc<Pipeline>, health: Health, notifier: Notifier, end: CancellationToken) {
@@ -256,7 +251,7 @@ fn in_a_line(pipeline: &Pipeline, ready: Result<(), &'static str>) -> String {
 }
 
 fn draining(pipeline: &Pipeline) -> String {
-    format!("draining: {} documents are to be answered", pipeline.gate.in_flight())
+    format!("draining: {} calls are to be answered", pipeline.gate.calls())
 }
 
 /// Gives the service manager its sign of life for as long as there is life: this task runs only where the runtime turns,

@@ -9,10 +9,12 @@ use muhurdar_proto::seal::v1::{
     seal_batch_result::Outcome as BatchOutcome, seal_response::Result as Body, seal_stream_response::Outcome,
 };
 use muhurdar_tests::{
-    Appliance, Branch, Builder, EC, Output, RSA, Refused, certify, files, invoice, refused, refused_item, shared,
+    Appliance, Branch, Builder, EC, RSA, Refused, certify, files, invoice, refused, refused_item, shared,
 };
-use prost::Message as _;
 use tonic::Code;
+
+#[path = "refusals/by_hand.rs"]
+mod by_hand;
 
 /// One whose branch-2 may use one taxpayer's seal only, and whose documents are small.
 fn appliance() -> &'static Appliance {
@@ -330,52 +332,6 @@ async fn a_client_has_only_those_documents_sealed_that_it_may() {
     let waybill = fs::read(sample).unwrap();
     let sealed = waybills.seal(Branch::request(RSA, waybill)).await;
     assert!(sealed.is_ok(), "its taxpayer is one of the pattern's: {sealed:?}");
-}
-
-/// By curl: a gRPC client would give up by itself and never see the answer.
-#[test]
-fn a_deadline_that_has_passed_is_told() {
-    let folder = tempfile::tempdir().unwrap();
-    let frame = folder.path().join("frame");
-    let message = Branch::request(RSA, invoice(RSA, "")).encode_to_vec();
-    let length = u32::try_from(message.len()).unwrap().to_be_bytes();
-    fs::write(&frame, [&[0], length.as_slice(), &message].concat()).unwrap();
-    let dir = appliance().dir();
-    let mut curl = std::process::Command::new("curl");
-    curl.args([
-        "--silent",
-        "--show-error",
-        "--http2",
-        "--max-time",
-        "30",
-        "--dump-header",
-        "-",
-        "--output",
-        "/dev/null",
-    ]);
-    curl.arg("--cacert")
-        .arg(dir.join("ca.crt"))
-        .arg("--cert")
-        .arg(dir.join("clients/branch-1.crt"));
-    curl.arg("--key")
-        .arg(dir.join("clients/branch-1.key"))
-        .arg("--data-binary")
-        .arg(format!("@{}", frame.display()));
-    curl.args([
-        "-H",
-        "content-type: application/grpc",
-        "-H",
-        "te: trailers",
-        "-H",
-        "grpc-timeout: 1n",
-    ]);
-    let output = Output::of(curl.arg(format!(
-        "https://{}/muhurdar.seal.v1.SealService/Seal",
-        appliance().address()
-    )));
-    assert!(output.status.success(), "{}", output.text);
-    let code = Code::DeadlineExceeded as i32;
-    assert!(output.text.contains(&format!("grpc-status: {code}")), "{}", output.text);
 }
 
 #[tokio::test]

@@ -23,7 +23,7 @@ pub(crate) use self::gate::MESSAGE_OVERHEAD;
 pub use self::{
     access::{Access, Caller},
     arrival::{Arrival, Arrivals},
-    gate::{Gate, Place},
+    gate::{Answering, Gate, Place},
     meters::Meters,
     queue::Pace,
     quota::Bound,

@@ -14,6 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use socket2::SockRef;
 use tokio::{
     net::{TcpListener, TcpStream, UnixListener},
     sync::{mpsc, oneshot},
@@ -30,6 +31,9 @@ use crate::outside::Outside;
 
 /// Connections whose handshake is done and that wait for the server to take them.
 const WAITING: usize = 64;
+/// Bytes that a socket takes beyond what is on the line. Without a bound it takes megabytes, and nobody would know whether a
+/// slow reader has them.
+const UNSENT: u32 = 256 << 10;
 const TELL_EVERY: Duration = Duration::from_secs(1);
 
 /// Where finished handshakes go.
@@ -196,6 +200,7 @@ impl Acceptor {
 
     async fn handshake(&self, stream: TcpStream, address: SocketAddr) -> io::Result<(Stream, Peer)> {
         stream.set_nodelay(true)?;
+        SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT)?;
         let trust = self.live.trust();
         let stream = TlsAcceptor::from(Arc::clone(&trust.config)).accept(stream).await?;
         let peer = Peer::new(address, stream.get_ref().1.peer_certificates(), trust.generation());

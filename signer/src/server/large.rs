@@ -10,6 +10,7 @@ use wire::{seal_large_request::Part as Ask, seal_large_response::Part};
 
 use super::{
     messages::{read_large, wire_receipt},
+    opening::passed,
     status::status,
     wording,
 };
@@ -54,8 +55,10 @@ impl LargeCall {
     async fn run_to_its_end(&self, requests: Streaming<wire::SealLargeRequest>) {
         let answers = &self.answers;
         let ended = tokio::select! {
+            biased;
             ended = self.answer(requests) => ended,
             () = answers.closed() => Err(Ended::Gone),
+            () = passed(self.deadline) => Err(Refusal::Deadline("passed before the document was handed out").into()),
         };
         match &ended {
             Ok(()) => trace::ended("sealed"),
@@ -73,7 +76,12 @@ impl LargeCall {
     }
 
     async fn answer(&self, mut requests: Streaming<wire::SealLargeRequest>) -> Result<(), Ended> {
-        let Some(Ask::Header(header)) = next(&mut requests).await? else {
+        let header = tokio::select! {
+            biased;
+            header = next(&mut requests) => header?,
+            () = self.pipeline.gate.closing() => return Err(Refusal::Draining.into()),
+        };
+        let Some(Ask::Header(header)) = header else {
             return Err(malformed("header", "must come first").into());
         };
         let (request, whole) = read_large(header, self.deadline)?;
@@ -109,12 +117,12 @@ impl LargeCall {
                 document.patience(self.say(Part::Chunk(piece))).await??;
             }
         }
-        let (sha256, size) = document.end()?;
+        let (sha256, size) = document.sum()?;
         let end = wire::SealLargeEnd {
             sealed_document_sha256: Bytes::copy_from_slice(&sha256),
             size,
         };
-        self.say(Part::End(end)).await
+        document.patience(self.say(Part::End(end))).await?
     }
 
     async fn say(&self, part: Part) -> Result<(), Ended> {

@@ -24,6 +24,7 @@ pub struct Live {
 pub(super) struct Settings {
     pub(super) handshake_timeout: Duration,
     pub(super) arrival_timeout: Duration,
+    pub(super) request_timeout: Duration,
     pub(super) max_connections: usize,
     pub(super) max_connections_per_client: usize,
     pub(super) batch_items: usize,
@@ -35,6 +36,7 @@ impl Settings {
         Self {
             handshake_timeout: config.server.handshake_timeout,
             arrival_timeout: config.limits.arrival_timeout,
+            request_timeout: config.limits.request_timeout,
             max_connections: config.server.max_connections,
             max_connections_per_client: config.server.max_connections_per_client,
             batch_items: config.limits.batch_items,

@@ -1,11 +1,10 @@
 //! The wire's messages to what the service understands, and back.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use muhurdar_proto::seal::v1 as wire;
 use muhurdar_xades::{DocumentType, KeyType};
-use tonic::metadata::MetadataMap;
 
 use crate::{
     admission::Admitted,
@@ -193,53 +192,4 @@ fn wire_document_type(found: DocumentType) -> wire::DocumentType {
         .iter()
         .find(|(_, d)| *d == found)
         .map_or(wire::DocumentType::Unspecified, |(w, _)| *w)
-}
-
-/// The caller's deadline, from the `grpc-timeout` header (gRPC over HTTP/2, "Timeout").
-pub(super) fn deadline(metadata: &MetadataMap) -> Option<Instant> {
-    let text = metadata.get("grpc-timeout")?.to_str().ok()?;
-    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    let amount: u64 = digits.parse().ok().filter(|_| digits.len() <= 8)?;
-    let timeout = match unit {
-        "H" => Duration::from_secs(amount * 3600),
-        "M" => Duration::from_secs(amount * 60),
-        "S" => Duration::from_secs(amount),
-        "m" => Duration::from_millis(amount),
-        "u" => Duration::from_micros(amount),
-        "n" => Duration::from_nanos(amount),
-        _ => return None,
-    };
-    Instant::now().checked_add(timeout)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn timeout(text: &'static str) -> Option<Duration> {
-        let mut metadata = MetadataMap::new();
-        metadata.insert("grpc-timeout", text.parse().unwrap());
-        deadline(&metadata).map(|d| d.saturating_duration_since(Instant::now()))
-    }
-
-    #[test]
-    fn a_grpc_timeout_is_read_in_each_of_its_units() {
-        let near = |text, expected: f64| {
-            let seconds = timeout(text).unwrap().as_secs_f64();
-            assert!((expected - 0.5..=expected).contains(&seconds), "{text}: {seconds}");
-        };
-        near("2H", 7200.0);
-        near("3M", 180.0);
-        near("4S", 4.0);
-        near("5000m", 5.0);
-        near("6000000u", 6.0);
-        near("99999999n", 0.1);
-    }
-
-    #[test]
-    fn a_malformed_grpc_timeout_is_none() {
-        for text in ["", "S", "12", "-1S", "123456789S", "1x"] {
-            assert_eq!(timeout(text), None, "{text}");
-        }
-    }
 }

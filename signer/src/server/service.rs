@@ -16,7 +16,8 @@ use super::{
     contained::contained,
     large::LargeCall,
     leaving::Answers,
-    messages::{deadline, read, read_digest, read_document_type, seal_info, split, wire_receipt},
+    messages::{read, read_digest, read_document_type, seal_info, split, wire_receipt},
+    opening::{Deadline, passed},
     status::{item_status, status},
     wording,
 };
@@ -61,11 +62,15 @@ fn peer<T>(request: &Request<T>) -> Option<Arc<Peer>> {
     request.extensions().get::<Arc<Peer>>().cloned()
 }
 
+fn deadline<T>(request: &Request<T>) -> Option<Instant> {
+    request.extensions().get::<Deadline>().and_then(|deadline| deadline.0)
+}
+
 #[tonic::async_trait]
 impl SealService for Sealing {
     async fn seal(&self, request: Request<wire::SealRequest>) -> Result<Response<wire::SealResponse>, Status> {
         let caller = self.caller(&request)?;
-        let deadline = deadline(request.metadata());
+        let deadline = deadline(&request);
         let origin = self.pipeline.recorder.origin(Method::Seal, request.metadata());
         let outcome = seal(&self.pipeline, &caller, &origin, request.into_inner(), deadline).await;
         outcome
@@ -81,7 +86,7 @@ impl SealService for Sealing {
     ) -> Result<Response<Self::SealStreamStream>, Status> {
         let caller = self.caller(&request)?;
         caller.may(Call::Seal).map_err(|refusal| status(&refusal))?;
-        let deadline = deadline(request.metadata());
+        let deadline = deadline(&request);
         let in_flight = self.live.settings().stream_in_flight;
         let (answers, out) = mpsc::channel(in_flight);
         let stream = Stream {
@@ -104,7 +109,7 @@ impl SealService for Sealing {
     ) -> Result<Response<wire::SealBatchResponse>, Status> {
         let caller = self.caller(&request)?;
         caller.may(Call::Seal).map_err(|refusal| status(&refusal))?;
-        let deadline = deadline(request.metadata());
+        let deadline = deadline(&request);
         let origin = Arc::new(self.pipeline.recorder.origin(Method::SealBatch, request.metadata()));
         let items = request.into_inner().items;
         let most = self.live.settings().batch_items;
@@ -146,7 +151,7 @@ impl SealService for Sealing {
     ) -> Result<Response<Self::SealLargeStream>, Status> {
         let caller = self.caller(&request)?;
         caller.may(Call::Seal).map_err(|refusal| status(&refusal))?;
-        let deadline = deadline(request.metadata());
+        let deadline = deadline(&request);
         let (answers, out) = mpsc::channel(2);
         let call = LargeCall {
             origin: self.pipeline.recorder.origin(Method::SealLarge, request.metadata()),
@@ -164,7 +169,7 @@ impl SealService for Sealing {
         request: Request<wire::SealDigestRequest>,
     ) -> Result<Response<wire::SealDigestResponse>, Status> {
         let caller = self.caller(&request)?;
-        let deadline = deadline(request.metadata());
+        let deadline = deadline(&request);
         let origin = self.pipeline.recorder.origin(Method::SealDigest, request.metadata());
         let outcome = seal_digest(&self.pipeline, &caller, &origin, request.into_inner(), deadline).await;
         let signed = outcome.map_err(|refusal| status(&refusal))?;
@@ -238,20 +243,24 @@ pub(super) struct Waits {
 }
 
 impl Stream {
-    /// Reads until the caller is done or the service drains; every item that was read is answered.
+    /// Reads until the caller is done, its deadline passes or the service drains; every item that was read is answered.
     async fn run(self, mut items: Streaming<wire::SealStreamRequest>, in_flight: usize) {
         let places = Arc::new(Semaphore::new(in_flight));
         let ended = loop {
             // A place first, and room: a stream whose answers are not read is not read either.
-            let Ok(place) = Arc::clone(&places).acquire_owned().await else {
-                break None;
+            let next = async {
+                let place = Arc::clone(&places).acquire_owned().await;
+                (place, self.next(&mut items).await)
             };
-            let item = tokio::select! {
+            let (place, item) = tokio::select! {
                 biased;
                 () = self.pipeline.gate.closing() => break Some(status(&Refusal::Draining)),
                 () = self.answers.closed() => break None,
-                item = self.next(&mut items) => item,
+                () = passed(self.deadline) => break Some(self.late()),
+                next = next => next,
             };
+            // The semaphore is ours, and never closed.
+            let Ok(place) = place else { break None };
             let item = match item {
                 Ok(Some(item)) => item,
                 Ok(None) => break None,
@@ -283,6 +292,13 @@ impl Stream {
         if let Some(status) = ended {
             drop(self.answers.send((Err(status), None)).await);
         }
+    }
+
+    /// The deadline is the call's: it ends the stream, and was each item's before.
+    fn late(&self) -> Status {
+        let refusal = Refusal::Deadline("passed while the stream was open");
+        self.pipeline.metrics.refused(&refusal, None);
+        status(&refusal)
     }
 
     /// The next item, once there is room for its answer.
