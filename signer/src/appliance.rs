@@ -5,7 +5,10 @@ use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use muhurdar_pool::Pool;
-use tokio::{signal::unix::Signal, time::MissedTickBehavior};
+use tokio::{
+    signal::unix::Signal,
+    time::{Instant, MissedTickBehavior, timeout_at},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -25,7 +28,7 @@ use crate::{
     turns::Turns,
 };
 
-/// After the drain, how long connections that answered everything may take to close.
+/// How long each of what is closed at the end may take.
 const GOODBYE: Duration = Duration::from_secs(2);
 /// How often readiness is looked at.
 const READINESS_INTERVAL: Duration = Duration::from_millis(500);
@@ -140,12 +143,10 @@ impl Appliance {
         self.pipeline.seals.load().len()
     }
 
-    /// Serves until `stop` is ready, and takes over what changes in the file `source`, where `hangup` (SIGHUP) says so too; then admits nothing more, answers everything admitted, and returns. What is not
-    /// answered within the drain time-out is given up.
-    ///
-    /// # Errors
-    /// Where the transport fails.
-    pub async fn run(self, stop: impl Future<Output = ()>, hangup: Signal, source: &Path) -> Result<(), ServeError> {
+    /// Serves until `stop` is ready, and takes over what changes in the file `source`, where `hangup` (SIGHUP) says so too; then admits
+    /// nothing more, answers everything admitted, and returns when its answers were read. What is not read within the drain time-out is
+    /// given up.
+    pub async fn run(self, stop: impl Future<Output = ()>, hangup: Signal, source: &Path) {
         let Self {
             pipeline,
             server,
@@ -162,7 +163,7 @@ impl Appliance {
             server.live(),
             admin_end.clone().cancelled_owned(),
         ));
-        let mut serving = tokio::spawn(server.serve(Arc::clone(&pipeline), end.clone().cancelled_owned()));
+        let mut serving = tokio::spawn(server.serve(Arc::clone(&pipeline), end.clone()));
         let looking = watch_readiness(Arc::clone(&pipeline), health.clone(), notifier.clone(), end.clone());
         let readiness = tokio::spawn(looking);
         tokio::spawn(keep_alive(Arc::clone(&pipeline), notifier.clone()));
@@ -170,31 +171,31 @@ impl Appliance {
 
         tokio::select! {
             () = stop => {}
-            ended = &mut serving => return flatten(ended),
+            // Only a panic ends it by itself; the panic hook has written it.
+            _ = &mut serving => return,
         }
-        tracing::info!(in_flight = pipeline.gate.in_flight(), "draining");
+        let give_up = Instant::now() + drain_timeout;
+        let gate = &pipeline.gate;
+        let (in_flight, unanswered, unread_bytes) = (gate.in_flight(), gate.calls(), gate.unread().bytes());
+        tracing::info!(in_flight, unanswered, unread_bytes, "draining");
         notifier.stopping(draining(&pipeline));
         health.set(false).await;
-        pipeline.gate.close();
-        if tokio::time::timeout(drain_timeout, pipeline.gate.drained())
-            .await
-            .is_err()
-        {
+        gate.close();
+        drop(timeout_at(give_up, gate.drained()).await);
+        // Nothing is in work any more, but an answer counts when it was delivered: each connection stays until its peer has
+        // read what it asked for.
+        end.cancel();
+        if timeout_at(give_up, &mut serving).await.is_err() {
+            let (in_flight, unanswered, unread_bytes) = (gate.in_flight(), gate.calls(), gate.unread().bytes());
             tracing::warn!(
-                in_flight = pipeline.gate.in_flight(),
+                in_flight,
+                unanswered,
+                unread_bytes,
                 ?drain_timeout,
                 "drain time-out: giving up the rest"
             );
+            serving.abort();
         }
-        end.cancel();
-        // Graceful shutdown of HTTP/2 can wait for ever on a half-open connection (hyperium/hyper#4170).
-        let outcome = match tokio::time::timeout(GOODBYE, &mut serving).await {
-            Ok(ended) => flatten(ended),
-            Err(_) => {
-                serving.abort();
-                Ok(())
-            }
-        };
         admin_end.cancel();
         drop(tokio::time::timeout(GOODBYE, admin).await);
         drop(readiness.await);
@@ -206,13 +207,7 @@ impl Appliance {
         telling.abort();
         telemetry::tell_of_the_rest();
         tracing::info!("drained");
-        outcome
     }
-}
-
-fn flatten(ended: Result<Result<(), ServeError>, tokio::task::JoinError>) -> Result<(), ServeError> {
-    // Only a panic of the transport ends the task without a result; the panic hook has written it.
-    ended.unwrap_or(Ok(()))
 }
 
 async fn watch_readiness(pipeline: Arc<Pipeline>, health: Health, notifier: Notifier, end: CancellationToken) {
@@ -262,7 +257,7 @@ fn in_a_line(pipeline: &Pipeline, ready: Result<(), &'static str>) -> String {
 }
 
 fn draining(pipeline: &Pipeline) -> String {
-    format!("draining: {} documents are to be answered", pipeline.gate.in_flight())
+    format!("draining: {} calls are to be answered", pipeline.gate.calls())
 }
 
 /// Gives the service manager its sign of life for as long as there is life: this task runs only where the runtime turns,

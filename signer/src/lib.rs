@@ -15,6 +15,7 @@ pub mod credentials;
 pub mod forms;
 pub mod idempotency;
 mod notify;
+pub mod outside;
 mod pace;
 pub mod pipeline;
 pub mod refusal;

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use muhurdar_pool::SignError;
 use muhurdar_xades as xades;
+use tonic::Code;
 
-use crate::admission::Bound;
+use crate::{admission::Bound, outside::Outside};
 
 /// When to come back after a refusal for load.
 pub(crate) const SOON: Duration = Duration::from_millis(250);
@@ -34,12 +35,20 @@ pub enum Refusal {
     CertificateUnusable(String),
     /// No seal of that taxpayer.
     #[error("no seal of taxpayer {0} is on any token; `muhurdar token list` shows which are")]
-    SealUnknown(String),
+    SealUnknown(Outside),
     /// A field of the request makes no sense.
     #[error("{field}: {problem}")]
     Request {
         /// The field, as the proto names it.
         field: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The call itself is none that this service can take: bytes that are no message, a method that does not exist.
+    #[error("{problem}")]
+    Call {
+        /// What gRPC's libraries say to it.
+        code: Code,
         /// What is wrong with it.
         problem: String,
     },
@@ -88,7 +97,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// Every reason that [`Refusal::reason`] has.
-    pub(crate) const REASONS: [&str; 17] = [
+    pub(crate) const REASONS: [&str; 18] = [
         "XML_MALFORMED",
         "XML_DTD_FORBIDDEN",
         "XML_LIMIT",
@@ -99,6 +108,7 @@ impl Refusal {
         "CERTIFICATE_UNUSABLE",
         "SEAL_UNKNOWN",
         "REQUEST",
+        "CLIENT_CERTIFICATE",
         "ACCESS",
         "OVERLOADED",
         "QUOTA",
@@ -108,11 +118,11 @@ impl Refusal {
         "INTERNAL",
     ];
 
-    /// The stable `reason` of `google.rpc.ErrorInfo`; none for the two that the contract gives none.
+    /// The stable `reason` of `google.rpc.ErrorInfo`.
     #[must_use]
-    pub fn reason(&self) -> Option<&'static str> {
+    pub fn reason(&self) -> &'static str {
         use xades::RefusalKind;
-        Some(match self {
+        match self {
             Self::Document(refusal) => match refusal.kind() {
                 RefusalKind::Malformed => "XML_MALFORMED",
                 RefusalKind::DtdForbidden => "XML_DTD_FORBIDDEN",
@@ -126,7 +136,7 @@ impl Refusal {
             Self::TaxpayerMismatch(_) => "TAXPAYER_MISMATCH",
             Self::CertificateUnusable(_) => "CERTIFICATE_UNUSABLE",
             Self::SealUnknown(_) => "SEAL_UNKNOWN",
-            Self::Request { .. } => "REQUEST",
+            Self::Request { .. } | Self::Call { .. } => "REQUEST",
             Self::Access(_) => "ACCESS",
             Self::Overloaded { .. } => "OVERLOADED",
             Self::Quota { .. } => "QUOTA",
@@ -134,8 +144,8 @@ impl Refusal {
             Self::TokenUnavailable { .. } => "TOKEN_UNAVAILABLE",
             Self::Draining => "DRAINING",
             Self::Internal => "INTERNAL",
-            Self::Unauthenticated => return None,
-        })
+            Self::Unauthenticated => "CLIENT_CERTIFICATE",
+        }
     }
 }
 

@@ -359,6 +359,18 @@ impl Appliance {
         }
     }
 
+    /// The same, while the test's own connections go on.
+    pub async fn ends_within(&self, time: Duration) -> Option<i32> {
+        let end = Instant::now() + time;
+        loop {
+            let code = self.exit_code_within(Duration::ZERO);
+            if code.is_some() || Instant::now() > end {
+                return code;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// Whether the process runs; one that has ended and waits for its keeper does not.
     fn alive(&self) -> bool {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap_or_default();

@@ -4,7 +4,7 @@
 use std::convert::Infallible;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use http_body_util::{StreamBody, combinators::UnsyncBoxBody};
+use http_body_util::{BodyExt as _, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{
     body::{Frame, Incoming},
     client::conn::http2,
@@ -12,7 +12,7 @@ use hyper::{
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use prost::Message;
 use tokio_stream::{Stream, StreamExt as _};
-use tonic::Code;
+use tonic::{Code, Status};
 
 use crate::{Appliance, frames::Dialer};
 
@@ -49,12 +49,31 @@ impl Calls {
         method: &str,
         frames: impl Stream<Item = Bytes> + Send + 'static,
     ) -> hyper::Result<http::Response<Incoming>> {
+        self.call_with(&format!("muhurdar.seal.v1.SealService/{method}"), &[], frames)
+            .await
+    }
+
+    /// Calls a method of any service, with these headers too.
+    ///
+    /// # Errors
+    /// Where the other end resets the call.
+    ///
+    /// # Panics
+    /// Where a method's name or a header is none.
+    pub async fn call_with(
+        &self,
+        method: &str,
+        headers: &[(&str, &str)],
+        frames: impl Stream<Item = Bytes> + Send + 'static,
+    ) -> hyper::Result<http::Response<Incoming>> {
         let body = StreamBody::new(frames.map(|bytes| Ok(Frame::data(bytes))));
-        let request = http::Request::post(format!("https://localhost/muhurdar.seal.v1.SealService/{method}"))
+        let request = http::Request::post(format!("https://localhost/{method}"))
             .header("content-type", "application/grpc")
-            .header("te", "trailers")
-            .body(UnsyncBoxBody::new(body))
-            .expect("the path of a method");
+            .header("te", "trailers");
+        let request = headers
+            .iter()
+            .fold(request, |request, (name, value)| request.header(*name, *value));
+        let request = request.body(UnsyncBoxBody::new(body)).expect("the path of a method");
         self.0.clone().send_request(request).await
     }
 }
@@ -64,6 +83,30 @@ impl Calls {
 pub fn status(headers: &http::HeaderMap) -> Option<Code> {
     let status = headers.get("grpc-status")?;
     Some(Code::from_bytes(status.as_bytes()))
+}
+
+/// How a call ends, whether at its head or after its messages; none where it is cut off.
+pub async fn end(response: http::Response<Incoming>) -> Option<Status> {
+    if let Some(status) = Status::from_header_map(response.headers()) {
+        return Some(status);
+    }
+    let body = response.into_body().collect().await.ok()?;
+    body.trailers().and_then(Status::from_header_map)
+}
+
+/// The messages in an answer that was read whole.
+///
+/// # Panics
+/// Where one of them is none, or not whole.
+#[must_use]
+pub fn messages<M: Message + Default>(mut body: Bytes) -> Vec<M> {
+    let mut messages = Vec::new();
+    while !body.is_empty() {
+        let prefix = body.split_to(5);
+        let length = u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]) as usize;
+        messages.push(M::decode(body.split_to(length)).expect("a message of the proto"));
+    }
+    messages
 }
 
 /// A message's prefix (gRPC over HTTP/2, "Length-Prefixed-Message"): not compressed, so many bytes.

@@ -7,7 +7,7 @@ use tonic::{
     Code, Status,
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Error, Identity},
 };
-use tonic_types::{ErrorDetails, RpcStatusExt as _, StatusExt as _, pb};
+use tonic_types::{ErrorDetail, ErrorDetails, RpcStatusExt as _, StatusExt as _, pb};
 
 use crate::Appliance;
 
@@ -88,7 +88,7 @@ fn read(path: &Path) -> Vec<u8> {
 pub struct Refused {
     /// gRPC code.
     pub code: Code,
-    /// `google.rpc.ErrorInfo.reason`; empty where there is none.
+    /// `google.rpc.ErrorInfo.reason`.
     pub reason: String,
     /// For people.
     pub message: String,
@@ -117,27 +117,34 @@ impl Refused {
     }
 }
 
-/// The error of a call.
+/// The error of a call, as the service tells it.
+///
+/// # Panics
+/// Where `ErrorInfo` is not the first of its details.
 #[must_use]
 pub fn refused(status: &Status) -> Refused {
+    let first = status.get_error_details_vec().into_iter().next();
+    assert!(matches!(first, Some(ErrorDetail::ErrorInfo(_))), "{status:?}");
     read_details(status.code(), status.message(), status.get_error_details())
 }
 
 /// The error of an item in a stream or batch.
+///
+/// # Panics
+/// Where `ErrorInfo` is not the first of its details.
 #[must_use]
 pub fn refused_item(status: &pb::Status) -> Refused {
+    let first = status.get_error_details_vec().into_iter().next();
+    assert!(matches!(first, Some(ErrorDetail::ErrorInfo(_))), "{status:?}");
     read_details(Code::from_i32(status.code), &status.message, status.get_error_details())
 }
 
 fn read_details(code: Code, message: &str, details: ErrorDetails) -> Refused {
-    let info = details.error_info();
-    if let Some(info) = info {
-        assert_eq!(info.domain, muhurdar_proto::ERROR_DOMAIN, "the domain of every error");
-    }
-    let reason = info.map(|i| i.reason.clone()).unwrap_or_default();
+    let info = details.error_info().expect("it is the first of them");
+    assert_eq!(info.domain, muhurdar_proto::ERROR_DOMAIN, "the domain of every error");
     Refused {
         code,
-        reason,
+        reason: info.reason.clone(),
         message: message.to_owned(),
         details,
     }

@@ -218,7 +218,7 @@ fn of_the_rules() -> Vec<Query> {
         .collect()
 }
 
-/// The reasons of the table in the proto's head; its first column has gRPC's codes, of which only UNAUTHENTICATED has none.
+/// The reasons of the table in the proto's head; its first column has gRPC's codes.
 fn reasons() -> Vec<String> {
     const FIRST_COLUMN: usize = 21;
     let proto = read("proto/muhurdar/seal/v1/seal.proto");
@@ -229,8 +229,5 @@ fn reasons() -> Vec<String> {
     let is_reason = |word: &&str| word.len() > 3 && word.chars().all(|c| c.is_ascii_uppercase() || c == '_');
     let found: Vec<_> = words.filter(is_reason).map(str::to_owned).collect();
     assert!(found.len() >= 16, "{found:?}");
-    found
-        .into_iter()
-        .chain(["INTERNAL".to_owned(), "UNAUTHENTICATED".to_owned()])
-        .collect()
+    found.into_iter().chain(["INTERNAL".to_owned()]).collect()
 }

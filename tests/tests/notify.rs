@@ -104,7 +104,7 @@ async fn the_manager_hears_ready_when_the_service_can_seal_then_of_reloads_and_o
 
     appliance.signal("TERM");
     let lines = manager.hear_of("STOPPING=1");
-    assert_eq!(status(&lines), "draining: 0 documents are to be answered");
+    assert_eq!(status(&lines), "draining: 0 calls are to be answered");
     assert_eq!(appliance.exit_code_within(PATIENCE), Some(0));
     while let Some(lines) = manager.hear(Duration::from_millis(1)) {
         assert!(!lines.iter().any(|l| l == "READY=1"), "ready after the end: {lines:?}");

@@ -2,17 +2,19 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use std::{fs, sync::OnceLock};
+use std::{fs, sync::OnceLock, time::Duration};
 
 use muhurdar_proto::seal::v1::{
     DocumentType, GetSealRequest, ListSealsRequest, SealBatchRequest, SealRequest, SealStreamRequest,
     seal_batch_result::Outcome as BatchOutcome, seal_response::Result as Body, seal_stream_response::Outcome,
 };
 use muhurdar_tests::{
-    Appliance, Branch, Builder, EC, Output, RSA, Refused, certify, files, invoice, refused, refused_item, shared,
+    Appliance, Branch, Builder, EC, RSA, Refused, certify, files, invoice, refused, refused_item, shared,
 };
-use prost::Message as _;
 use tonic::Code;
+
+#[path = "refusals/by_hand.rs"]
+mod by_hand;
 
 /// One whose branch-2 may use one taxpayer's seal only, and whose documents are small.
 fn appliance() -> &'static Appliance {
@@ -277,13 +279,21 @@ async fn without_a_client_certificate_nobody_is_authenticated() {
         .await
         .seal(Branch::request(RSA, invoice(RSA, "")))
         .await;
-    assert_eq!(outcome.unwrap_err().code(), Code::Unauthenticated);
+    is(
+        &refused(&outcome.unwrap_err()),
+        Code::Unauthenticated,
+        "CLIENT_CERTIFICATE",
+    );
     let outcome = Branch::nobody(appliance())
         .connect()
         .await
         .list_seals(ListSealsRequest::default())
         .await;
-    assert_eq!(outcome.unwrap_err().code(), Code::Unauthenticated);
+    is(
+        &refused(&outcome.unwrap_err()),
+        Code::Unauthenticated,
+        "CLIENT_CERTIFICATE",
+    );
 }
 
 #[tokio::test]
@@ -365,50 +375,33 @@ async fn a_client_has_only_those_documents_sealed_that_it_may() {
     assert!(sealed.is_ok(), "its taxpayer is one of the pattern's: {sealed:?}");
 }
 
-/// By curl: a gRPC client would give up by itself and never see the answer.
-#[test]
-fn a_deadline_that_has_passed_is_told() {
-    let folder = tempfile::tempdir().unwrap();
-    let frame = folder.path().join("frame");
-    let message = Branch::request(RSA, invoice(RSA, "")).encode_to_vec();
-    let length = u32::try_from(message.len()).unwrap().to_be_bytes();
-    fs::write(&frame, [&[0], length.as_slice(), &message].concat()).unwrap();
-    let dir = appliance().dir();
-    let mut curl = std::process::Command::new("curl");
-    curl.args([
-        "--silent",
-        "--show-error",
-        "--http2",
-        "--max-time",
-        "30",
-        "--dump-header",
-        "-",
-        "--output",
-        "/dev/null",
-    ]);
-    curl.arg("--cacert")
-        .arg(dir.join("ca.crt"))
-        .arg("--cert")
-        .arg(dir.join("clients/branch-1.crt"));
-    curl.arg("--key")
-        .arg(dir.join("clients/branch-1.key"))
-        .arg("--data-binary")
-        .arg(format!("@{}", frame.display()));
-    curl.args([
-        "-H",
-        "content-type: application/grpc",
-        "-H",
-        "te: trailers",
-        "-H",
-        "grpc-timeout: 1n",
-    ]);
-    let output = Output::of(curl.arg(format!(
-        "https://{}/muhurdar.seal.v1.SealService/Seal",
-        appliance().address()
-    )));
-    assert!(output.status.success(), "{}", output.text);
-    let code = Code::DeadlineExceeded as i32;
-    assert!(output.text.contains(&format!("grpc-status: {code}")), "{}", output.text);
+#[tokio::test]
+async fn a_batch_ends_with_its_caller_and_counts_until_it_is_answered() {
+    const ITEMS: usize = 40;
+    let slow = Builder::default()
+        .taxpayers(1)
+        .hsm(1, Duration::from_millis(50))
+        .start();
+    let mut client = Branch::of(&slow, "branch-1").connect().await;
+    let items = vec![Branch::request(RSA, invoice(RSA, "")); ITEMS];
+    let begun = slow.signatures();
+    let call = tokio::spawn(async move { client.seal_batch(SealBatchRequest { items }).await });
+    while slow.signatures() < begun + 5 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let inside = slow.metric("muhurdar_in_flight_documents");
+    assert!(inside >= 40.0, "{inside} of {ITEMS} are unanswered");
+    call.abort();
+    while slow.metric("muhurdar_in_flight_documents") > 0.0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let signed = slow.signatures() - begun;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let later = slow.signatures() - begun;
+    assert!(
+        signed < ITEMS / 2 && later <= signed + 1,
+        "{signed}, then {later} of {ITEMS} were signed"
+    );
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ use wildmatch::WildMatch;
 use super::quota::{Bound, LargeShare, Quota};
 use crate::{
     config::{Call, Client, Priority, is_pattern},
+    outside::Outside,
     refusal::Refusal,
 };
 
@@ -208,8 +209,8 @@ impl Access {
     pub fn caller(&self, names: Option<&[String]>) -> Result<Arc<Caller>, Refusal> {
         let names = names.ok_or(Refusal::Unauthenticated)?;
         self.known(names).ok_or_else(|| {
-            let shown = names.first().map_or("without a name", String::as_str);
-            tracing::warn!(target: "muhurdar::audit", certificate = shown, why = "no [[client]] has this name", "denied");
+            let shown = Outside::new(names.first().map_or("without a name", String::as_str));
+            tracing::warn!(target: "muhurdar::audit", certificate = %shown, why = "no [[client]] has this name", "denied");
             Refusal::Access(format!(
                 "the certificate {shown} belongs to no [[client]] of the configuration"
             ))

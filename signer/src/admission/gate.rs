@@ -9,7 +9,7 @@ use std::{
 };
 
 use tokio::sync::Notify;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::{Arrivals, Unread};
 use crate::{
@@ -25,6 +25,7 @@ pub(crate) const MESSAGE_OVERHEAD: usize = 64 << 10;
 pub struct Gate {
     documents: AtomicUsize,
     bytes: AtomicU64,
+    calls: AtomicUsize,
     closed: AtomicBool,
     closing: CancellationToken,
     emptied: Notify,
@@ -45,6 +46,10 @@ pub struct Place {
     pub deadline: Instant,
 }
 
+/// A call that is not answered yet: it is when this is dropped.
+#[derive(Debug)]
+pub struct Answering(Arc<Gate>);
+
 impl Gate {
     /// A gate with the configured limits.
     #[must_use]
@@ -53,6 +58,7 @@ impl Gate {
         Arc::new(Self {
             documents: AtomicUsize::new(0),
             bytes: AtomicU64::new(0),
+            calls: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
             closing: CancellationToken::new(),
             emptied: Notify::new(),
@@ -108,6 +114,19 @@ impl Gate {
         Ok(admitted)
     }
 
+    /// Counts a call, whatever it asks for, until its answer was written.
+    #[must_use]
+    pub fn call(self: &Arc<Self>) -> Answering {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        Answering(Arc::clone(self))
+    }
+
+    /// Calls whose answers are not written yet.
+    #[must_use]
+    pub fn calls(&self) -> usize {
+        self.calls.load(Ordering::SeqCst)
+    }
+
     /// Admits nothing from now on.
     pub fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
@@ -123,6 +142,11 @@ impl Gate {
     /// Waits until [`Gate::close`] is called.
     pub async fn closing(&self) {
         self.closing.cancelled().await;
+    }
+
+    /// The same, for whoever stays with it.
+    pub fn closing_owned(&self) -> WaitForCancellationFutureOwned {
+        self.closing.clone().cancelled_owned()
     }
 
     /// Documents admitted and unanswered.
@@ -181,6 +205,12 @@ impl Drop for Place {
         if self.gate.documents.fetch_sub(1, Ordering::SeqCst) == 1 && self.gate.is_closed() {
             self.gate.emptied.notify_waiters();
         }
+    }
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.0.calls.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

@@ -22,7 +22,7 @@ use std::{
 pub use self::{
     access::{Access, Caller},
     arrival::{Arrival, Arrivals, Reading},
-    gate::{Gate, Place},
+    gate::{Answering, Gate, Place},
     meters::Meters,
     queue::Pace,
     quota::{Bound, LargeShare},

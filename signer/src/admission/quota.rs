@@ -163,7 +163,7 @@ pub enum Bound {
 }
 
 impl Bound {
-    pub(super) const ALL: [Self; 4] = [Self::Rate, Self::Documents, Self::Bytes, Self::Large];
+    pub(crate) const ALL: [Self; 4] = [Self::Rate, Self::Documents, Self::Bytes, Self::Large];
 
     /// Its key in `[client.quota]`.
     #[must_use]

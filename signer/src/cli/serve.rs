@@ -71,7 +71,7 @@ pub(super) fn serve(
         let drain = CancellationToken::new();
         let running = Box::pin(appliance.run(drain.clone().cancelled_owned(), hangup, source));
         tokio::select! {
-            ended = running => ended.map_err(Failure::unavailable),
+            () = running => Ok(()),
             signal = asked_twice(stop, drain) => {
                 tracing::warn!("asked to end a second time: what is not answered is given up");
                 Err(Failure::silent(signal))

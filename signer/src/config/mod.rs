@@ -86,7 +86,7 @@ pub struct Server {
     /// Folder where documents of `SealLarge` wait for their seal, encrypted and without a name; the system's temporary folder
     /// where nothing is said. Room for `limits.large_in_flight` of `limits.large_document`.
     pub spool_dir: Option<PathBuf>,
-    /// How long everything admitted may take to be answered after SIGTERM.
+    /// How long everything admitted may take to be answered after SIGTERM, and its answers to be read.
     #[serde(default = "default_drain_timeout", deserialize_with = "duration")]
     pub drain_timeout: Duration,
     /// How long a TLS handshake may take, and a request to the admin listener to come.

@@ -11,6 +11,7 @@ use super::{Pipeline, Receipt, hash};
 use crate::{
     admission::{Admitted, Caller, Errand},
     config::{Call, Priority},
+    outside::Outside,
     refusal::Refusal,
     trace,
 };
@@ -25,7 +26,7 @@ pub struct DigestRequest {
     /// What the caller says it is, for the receipt.
     pub document_type: Option<DocumentType>,
     /// What the caller says its identifier is, for the receipt.
-    pub document_id: Option<String>,
+    pub document_id: Option<Outside>,
     /// How urgent it is.
     pub priority: Priority,
     /// When the answer is worth nothing any more.

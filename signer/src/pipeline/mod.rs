@@ -27,6 +27,7 @@ use crate::{
     compute::Compute,
     config::{Call, Priority, UnnamedSealer, is_taxpayer},
     idempotency::Idempotency,
+    outside::Outside,
     refusal::Refusal,
     seals::{Seal, Seals},
     telemetry::{Metrics, Stage},
@@ -184,19 +185,25 @@ impl Pipeline {
 
     /// The seal that a caller means. To one who may not use it, it does not matter whether there is one.
     fn seal_of(&self, caller: &Caller, taxpayer: &str) -> Result<Arc<Seal>, Refusal> {
-        if !is_taxpayer(taxpayer) {
-            let problem = "must be a VKN (10 digits) or a TCKN (11 digits)".to_owned();
-            return Err(Refusal::Request {
-                field: "taxpayer",
-                problem,
-            });
-        }
+        well_formed(taxpayer)?;
         caller.may_seal_for(taxpayer)?;
         let seals = self.seals.load();
         seals
             .get(taxpayer)
             .cloned()
-            .ok_or_else(|| Refusal::SealUnknown(taxpayer.to_owned()))
+            .ok_or_else(|| Refusal::SealUnknown(Outside::new(taxpayer)))
+    }
+
+    /// The seal of a taxpayer, to one who may look at it.
+    ///
+    /// # Errors
+    /// REQUEST, or SEAL_UNKNOWN where there is none, and to one who may not use it.
+    pub fn look_up(&self, caller: &Caller, taxpayer: &str) -> Result<Arc<Seal>, Refusal> {
+        well_formed(taxpayer)?;
+        let seals = self.seals.load();
+        let seal = seals.get(taxpayer).filter(|seal| caller.may_use(&seal.taxpayer));
+        seal.cloned()
+            .ok_or_else(|| Refusal::SealUnknown(Outside::new(taxpayer)))
     }
 
     /// Canonicalizes and digests, in one pass over the document.
@@ -303,6 +310,17 @@ impl Pipeline {
     }
 }
 
+/// What is no number of a taxpayer is not looked for.
+fn well_formed(taxpayer: &str) -> Result<(), Refusal> {
+    if is_taxpayer(taxpayer) {
+        return Ok(());
+    }
+    Err(Refusal::Request {
+        field: "taxpayer",
+        problem: "must be a VKN (10 digits) or a TCKN (11 digits)".to_owned(),
+    })
+}
+
 /// The seal must be that of whom the document names as its sealer (contract, promise 2).
 fn right_taxpayer(prepared: &Prepared, taxpayer: &str, unnamed: UnnamedSealer) -> Result<(), Refusal> {
     let named = match prepared.sealer() {
@@ -345,7 +363,7 @@ enum Checked {
 /// What of a prepared document outlives its signing.
 struct Described {
     document_type: DocumentType,
-    document_id: Option<String>,
+    document_id: Option<Outside>,
     algorithm: &'static str,
     signing_time: String,
 }
@@ -354,7 +372,7 @@ impl Described {
     fn of(prepared: &Prepared) -> Self {
         Self {
             document_type: prepared.document_type(),
-            document_id: prepared.document_id().map(str::to_owned),
+            document_id: prepared.document_id().map(Outside::new),
             algorithm: prepared.signature_algorithm().uri(),
             signing_time: prepared.signing_time().to_owned(),
         }

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::SystemTime};
 use muhurdar_xades::DocumentType;
 use uuid::Uuid;
 
-use crate::{seals::Seal, trace};
+use crate::{outside::Outside, seals::Seal, trace};
 
 /// What the auditor asks for. The wire's `Receipt` says the same.
 #[derive(Debug)]
@@ -19,7 +19,7 @@ pub struct Receipt {
     /// What was sealed; none where only a digest was shown and the caller did not say.
     pub document_type: Option<DocumentType>,
     /// Its own identifier; of a digest, what the caller said it was.
-    pub document_id: Option<String>,
+    pub document_id: Option<Outside>,
     /// XML Signature algorithm URI.
     pub algorithm: &'static str,
     /// Name of the token that signed.
@@ -38,7 +38,7 @@ impl Receipt {
             client = %self.client,
             taxpayer = %self.used.taxpayer,
             document = self.document_type.map_or("unknown", DocumentType::name),
-            document_id = self.document_id.as_deref().unwrap_or_default(),
+            document_id = self.document_id.as_ref().map_or("", Outside::as_str),
             certificate = self.used.certificate.serial_decimal(),
             token = %self.token,
             "sealed"

@@ -14,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+use socket2::SockRef;
 use tokio::{
     net::{TcpListener, TcpStream, UnixListener},
     sync::{mpsc, oneshot},
@@ -26,9 +27,13 @@ use super::{
     identity::Peer,
     live::Live,
 };
+use crate::outside::Outside;
 
 /// Connections whose handshake is done and that wait for the server to take them.
 const WAITING: usize = 64;
+/// Bytes that a socket takes beyond what is on the line. Without a bound it takes megabytes, and nobody would know whether a
+/// slow reader has them.
+const UNSENT: u32 = 256 << 10;
 
 /// Where finished handshakes go.
 pub(super) type Connections = mpsc::Receiver<io::Result<Connection>>;
@@ -214,6 +219,7 @@ impl Acceptor {
 
     async fn handshake(&self, stream: TcpStream, address: SocketAddr) -> io::Result<(Stream, Peer)> {
         stream.set_nodelay(true)?;
+        SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT)?;
         let trust = self.live.trust();
         let stream = TlsAcceptor::from(Arc::clone(&trust.config)).accept(stream).await?;
         let peer = Peer::new(address, stream.get_ref().1.peer_certificates(), trust.generation());
@@ -231,7 +237,7 @@ impl Acceptor {
         }
         let Some(place) = place.and_then(|place| place.known_as(Arc::clone(&identity), most_of_it)) else {
             tracing::warn!(
-                client = &*identity,
+                client = %Outside::new(&identity),
                 max_connections_per_client = most_of_it,
                 max_connections = most,
                 "connection refused: it has as many as one client may have, or all have as many as there may be"

@@ -6,6 +6,7 @@
 
 use std::{
     io::{self, IoSlice, Write as _},
+    mem::MaybeUninit,
     pin::{Pin, pin},
     sync::{
         Arc,
@@ -23,22 +24,32 @@ use tokio::{
     time::Sleep,
 };
 use tokio_rustls::server::TlsStream;
-use tonic::transport::server::Connected;
 
-use super::{accept::Place, identity::Peer};
+use super::{
+    accept::Place,
+    http2::CONNECTION_WINDOW,
+    identity::Peer,
+    line::{Line, UNDER_WAY},
+};
 
 /// The HTTP/2 preface and the header of the SETTINGS frame that follows it (RFC 9113, section 3.4).
 const PREFACE: usize = 24 + 9;
 /// Encrypted bytes that wait for one write: a large answer in one step rather than in five.
 const WRITE_BUFFER: usize = 256 << 10;
 
+/// Bytes that a peer may still say after its connection has failed: what acknowledges what it reads.
+const LAST_WORDS: usize = 64 << 10;
+
 /// A connection whose handshake is done. Holds its place under the connection caps.
 #[derive(Debug)]
 pub(super) struct Connection {
     stream: Stream,
     peer: Arc<Peer>,
+    line: Arc<Line>,
     /// Runs until the peer has begun to speak HTTP/2; from then on, its keep-alive watches it.
     silence: Option<(Pin<Box<Sleep>>, usize)>,
+    /// Everything was written; runs until the peer must have read it. With the bytes that it may still say.
+    farewell: Option<(Pin<Box<Sleep>>, usize)>,
     _place: Place,
 }
 
@@ -54,17 +65,50 @@ impl Connection {
         Self {
             stream,
             peer: Arc::new(peer),
+            line: Arc::default(),
             silence: Some((Box::pin(tokio::time::sleep(patience)), PREFACE)),
+            farewell: None,
             _place: place,
         }
     }
-}
 
-impl Connected for Connection {
-    type ConnectInfo = Arc<Peer>;
-
-    fn connect_info(&self) -> Arc<Peer> {
+    /// Who is at its other end.
+    pub(super) fn peer(&self) -> Arc<Peer> {
         Arc::clone(&self.peer)
+    }
+
+    /// What it owes.
+    pub(super) fn line(&self) -> Arc<Line> {
+        Arc::clone(&self.line)
+    }
+
+    /// Waits until the peer closes too, and throws away what it still says. A socket that is closed before it has read all
+    /// that has come, or before all that will come has, answers with RST, and takes with it what the peer has not read
+    /// yet. Who says more than there may be on the way when a connection ends in good order is not listened to.
+    fn poll_farewell(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let most = if self.line.is_parting() {
+            CONNECTION_WINDOW as usize
+        } else {
+            LAST_WORDS
+        };
+        let (farewell, unheard) = self
+            .farewell
+            .get_or_insert_with(|| (Box::pin(tokio::time::sleep(UNDER_WAY)), most));
+        let mut thrown_away = [MaybeUninit::uninit(); 4096];
+        loop {
+            let mut buf = ReadBuf::uninit(&mut thrown_away);
+            let read = match &mut self.stream {
+                Stream::Tls(tls) => Pin::new(tls.stream.get_mut().0).poll_read(cx, &mut buf),
+                Stream::Unix(stream) => Pin::new(stream).poll_read(cx, &mut buf),
+            };
+            match read {
+                Poll::Ready(Ok(())) if !buf.filled().is_empty() && buf.filled().len() <= *unheard => {
+                    *unheard -= buf.filled().len();
+                }
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending => return farewell.as_mut().poll(cx),
+            }
+        }
     }
 }
 
@@ -119,11 +163,14 @@ impl AsyncWrite for Connection {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.stream {
-            // Writes what is held, too.
-            Stream::Tls(tls) => Pin::new(&mut tls.stream).poll_shutdown(cx),
-            Stream::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+        if self.farewell.is_none() {
+            ready!(match &mut self.stream {
+                // Writes what is held, too.
+                Stream::Tls(tls) => Pin::new(&mut tls.stream).poll_shutdown(cx),
+                Stream::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            })?;
         }
+        self.poll_farewell(cx).map(Ok)
     }
 }
 

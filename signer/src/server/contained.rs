@@ -21,7 +21,7 @@ pub(super) fn contained<T>(
         });
         trace::ended(match &outcome {
             Ok(_) => "sealed",
-            Err(refusal) => refusal.reason().unwrap_or("UNAUTHENTICATED"),
+            Err(refusal) => refusal.reason(),
         });
         outcome
     }))

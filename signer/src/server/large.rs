@@ -13,8 +13,9 @@ use wire::{seal_large_request::Part as Ask, seal_large_response::Part};
 
 use super::{
     messages::{read_large, wire_receipt},
-    oversize,
+    opening::passed,
     status::status,
+    wording,
 };
 use crate::{
     admission::Caller,
@@ -59,12 +60,14 @@ impl LargeCall {
     async fn run_to_its_end(&self, requests: Streaming<wire::SealLargeRequest>) {
         let answers = &self.answers;
         let ended = tokio::select! {
+            biased;
             ended = self.answer(requests) => ended,
             () = answers.closed() => Err(Ended::Gone),
+            () = passed(self.deadline) => Err(Refusal::Deadline("passed before the document was handed out").into()),
         };
         match &ended {
             Ok(()) => trace::ended("sealed"),
-            Err(Ended::Refused(refusal)) => trace::ended(refusal.reason().unwrap_or("UNAUTHENTICATED")),
+            Err(Ended::Refused(refusal)) => trace::ended(refusal.reason()),
             Err(Ended::Broken(_) | Ended::Gone) => {}
         }
         match ended {
@@ -78,7 +81,11 @@ impl LargeCall {
     }
 
     async fn answer(&self, mut requests: Streaming<wire::SealLargeRequest>) -> Result<(), Ended> {
-        let header = timeout(self.patience, next(&mut requests)).await;
+        let header = tokio::select! {
+            biased;
+            header = timeout(self.patience, next(&mut requests)) => header,
+            () = self.pipeline.gate.closing() => return Err(Refusal::Draining.into()),
+        };
         let header = header.map_err(|_| Refusal::Deadline("passed before the header came (limits.arrival_timeout)"))?;
         let Some(Ask::Header(header)) = header? else {
             return Err(malformed("header", "must come first").into());
@@ -116,12 +123,12 @@ impl LargeCall {
                 document.patience(self.say(Part::Chunk(piece))).await??;
             }
         }
-        let (sha256, size) = document.end()?;
+        let (sha256, size) = document.sum()?;
         let end = wire::SealLargeEnd {
             sealed_document_sha256: Bytes::copy_from_slice(&sha256),
             size,
         };
-        self.say(Part::End(end)).await
+        document.patience(self.say(Part::End(end))).await?
     }
 
     async fn say(&self, part: Part) -> Result<(), Ended> {
@@ -149,7 +156,7 @@ async fn next(requests: &mut Streaming<wire::SealLargeRequest>) -> Result<Option
         Ok(Some(wire::SealLargeRequest { part: Some(part) })) => Ok(Some(part)),
         Ok(Some(_)) => Err(malformed("part", "is missing").into()),
         Ok(None) => Ok(None),
-        Err(broken) => Err(Ended::Broken(oversize::translate(
+        Err(broken) => Err(Ended::Broken(wording::translate(
             broken,
             crate::pipeline::MAX_PIECE as u64,
         ))),

@@ -1,5 +1,6 @@
 //! A call's answer on its way out: its bytes are the client's until they were written to its connection. The transport keeps
-//! what the other end does not read, so they are counted here, and who has too much unread is not answered anew.
+//! what the other end does not read, so they are counted here, and who has too much unread is not answered anew. A call is
+//! over when the last of its bytes was written; until then its connection owes it.
 
 use std::{
     pin::Pin,
@@ -18,11 +19,18 @@ use tokio_stream::Stream;
 use tonic::{Status, body::Body};
 use tower::{Layer, Service};
 
-use super::{Live, Peer, status::status};
+use super::{
+    Live, Peer,
+    line::{Line, OpenCall},
+    status::status,
+};
 use crate::{
     admission::{Departure, Held},
     pipeline::Pipeline,
 };
+
+/// The calls that ask for something; others, such as a watch of `grpc.health.v1`, may stay for ever.
+const ASKING: &str = "/muhurdar.seal.v1.SealService/";
 
 /// Counts what every call answers, whatever it asks for.
 #[derive(Clone)]
@@ -76,9 +84,15 @@ where
             pipeline.metrics.refused(&refusal, None);
             return ready(Ok(status(&refusal).into_http())).boxed();
         }
+        let line = request.extensions().get::<Arc<Line>>();
+        let asks = request.uri().path().starts_with(ASKING);
+        let open = line
+            .filter(|_| asks)
+            .map(|line| Arc::new(line.call(pipeline.gate.call())));
+        let leaving = |body| Leaving { body, departure, open };
         self.inner
             .call(request)
-            .map_ok(|response| response.map(|body| Body::new(Leaving { body, departure })))
+            .map_ok(|response| response.map(|body| Body::new(leaving(body))))
             .boxed()
     }
 }
@@ -87,6 +101,7 @@ where
 struct Leaving {
     body: Body,
     departure: Departure,
+    open: Option<Arc<OpenCall>>,
 }
 
 impl http_body::Body for Leaving {
@@ -97,7 +112,12 @@ impl http_body::Body for Leaving {
         let frame = std::task::ready!(Pin::new(&mut self.body).poll_frame(cx));
         let count = |data: Bytes| {
             let held = self.departure.hold(data.len());
-            Bytes::from_owner(Counts { data, _held: held })
+            let open = self.open.clone();
+            Bytes::from_owner(Counts {
+                data,
+                _held: held,
+                _open: open,
+            })
         };
         Poll::Ready(frame.map(|frame| frame.map(|frame| frame.map_data(count))))
     }
@@ -115,6 +135,8 @@ impl http_body::Body for Leaving {
 struct Counts {
     data: Bytes,
     _held: Held,
+    /// Their call is not answered as long as they are here, either.
+    _open: Option<Arc<OpenCall>>,
 }
 
 impl AsRef<[u8]> for Counts {

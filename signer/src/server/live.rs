@@ -24,6 +24,7 @@ pub struct Live {
 pub(super) struct Settings {
     pub(super) handshake_timeout: Duration,
     pub(super) arrival_timeout: Duration,
+    pub(super) request_timeout: Duration,
     /// As many as there are descriptors for.
     pub(super) max_connections: usize,
     pub(super) max_connections_per_client: usize,
@@ -37,6 +38,7 @@ impl Settings {
         Self {
             handshake_timeout: config.server.handshake_timeout,
             arrival_timeout: config.limits.arrival_timeout,
+            request_timeout: config.limits.request_timeout,
             max_connections: most,
             max_connections_per_client: config.server.max_connections_per_client,
             batch_items: config.limits.batch_items,

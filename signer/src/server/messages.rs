@@ -1,18 +1,15 @@
 //! The wire's messages to what the service understands, and back.
 
-use std::{
-    sync::LazyLock,
-    time::{Duration, Instant},
-};
+use std::{sync::LazyLock, time::Instant};
 
 use bytes::Bytes;
 use muhurdar_proto::seal::v1 as wire;
 use muhurdar_xades::{DocumentType, KeyType};
-use tonic::metadata::MetadataMap;
 
 use crate::{
     admission::Admitted,
     config::Priority,
+    outside::{LONGEST, Outside},
     pipeline::{self, DigestRequest, LargeRequest, Sealed},
     refusal::Refusal,
     seals::Seal,
@@ -78,10 +75,22 @@ pub(super) fn read_digest(
         taxpayer: request.taxpayer,
         digest: request.digest.to_vec(),
         document_type: read_document_type(request.document_type)?,
-        document_id: Some(request.document_id).filter(|id| !id.is_empty()),
+        document_id: read_document_id(&request.document_id)?,
         priority: read_priority(request.priority)?,
         deadline,
     })
+}
+
+/// An identifier stands in the receipt as the caller wrote it, or the caller is told that it cannot.
+fn read_document_id(said: &str) -> Result<Option<Outside>, Refusal> {
+    let id = Outside::new(said);
+    if id.as_str() != said {
+        return Err(Refusal::Request {
+            field: "document_id",
+            problem: format!("must have at most {LONGEST} bytes, and none that control how a text is shown"),
+        });
+    }
+    Ok(Some(id).filter(|id| !id.as_str().is_empty()))
 }
 
 /// The answer, and the share of the limits that it holds until it is handed on.
@@ -119,7 +128,7 @@ pub(super) fn wire_receipt(receipt: pipeline::Receipt) -> wire::Receipt {
         taxpayer: receipt.used.taxpayer.to_string(),
         client: receipt.client.to_string(),
         document_type: receipt.document_type.map_or(0, |t| wire_document_type(t).into()),
-        document_id: receipt.document_id.unwrap_or_default(),
+        document_id: receipt.document_id.map(|id| id.as_str().to_owned()).unwrap_or_default(),
         certificate_sha256: Bytes::copy_from_slice(&receipt.used.certificate.sha256()),
         signature_algorithm: receipt.algorithm.to_owned(),
         token: receipt.token.to_string(),
@@ -178,23 +187,6 @@ fn wire_document_type(found: DocumentType) -> wire::DocumentType {
         .map_or(wire::DocumentType::Unspecified, |(w, _)| *w)
 }
 
-/// The caller's deadline, from the `grpc-timeout` header (gRPC over HTTP/2, "Timeout").
-pub(super) fn deadline(metadata: &MetadataMap) -> Option<Instant> {
-    let text = metadata.get("grpc-timeout")?.to_str().ok()?;
-    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    let amount: u64 = digits.parse().ok().filter(|_| digits.len() <= 8)?;
-    let timeout = match unit {
-        "H" => Duration::from_secs(amount * 3600),
-        "M" => Duration::from_secs(amount * 60),
-        "S" => Duration::from_secs(amount),
-        "m" => Duration::from_millis(amount),
-        "u" => Duration::from_micros(amount),
-        "n" => Duration::from_nanos(amount),
-        _ => return None,
-    };
-    Instant::now().checked_add(timeout)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -212,32 +204,5 @@ mod tests {
             .collect();
         assert_eq!(of_wire, *DOCUMENT_TYPES, "in the same order");
         assert_eq!(document_type(wire::DocumentType::Unspecified), None);
-    }
-
-    fn timeout(text: &'static str) -> Option<Duration> {
-        let mut metadata = MetadataMap::new();
-        metadata.insert("grpc-timeout", text.parse().unwrap());
-        deadline(&metadata).map(|d| d.saturating_duration_since(Instant::now()))
-    }
-
-    #[test]
-    fn a_grpc_timeout_is_read_in_each_of_its_units() {
-        let near = |text, expected: f64| {
-            let seconds = timeout(text).unwrap().as_secs_f64();
-            assert!((expected - 0.5..=expected).contains(&seconds), "{text}: {seconds}");
-        };
-        near("2H", 7200.0);
-        near("3M", 180.0);
-        near("4S", 4.0);
-        near("5000m", 5.0);
-        near("6000000u", 6.0);
-        near("99999999n", 0.1);
-    }
-
-    #[test]
-    fn a_malformed_grpc_timeout_is_none() {
-        for text in ["", "S", "12", "-1S", "123456789S", "1x"] {
-            assert_eq!(timeout(text), None, "{text}");
-        }
     }
 }

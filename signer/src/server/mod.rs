@@ -9,18 +9,20 @@ mod arriving;
 mod connection;
 mod contained;
 mod descriptors;
+mod http2;
 mod identity;
 mod large;
 mod leaving;
+mod line;
 mod live;
 mod messages;
-mod oversize;
+mod opening;
 mod service;
 mod status;
 mod tls;
+mod wording;
 
 use std::{
-    future::Future,
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
@@ -28,9 +30,13 @@ use std::{
 
 use muhurdar_proto::{FILE_DESCRIPTOR_SET, seal::v1::seal_service_server::SealServiceServer};
 use tokio::net::{TcpListener, TcpSocket, UnixListener};
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Status, service::interceptor::InterceptedService, transport::Server as Transport};
+use tokio_util::sync::CancellationToken;
+use tonic::{
+    Request, Status,
+    service::{Routes, interceptor::InterceptedService},
+};
 use tonic_health::{ServingStatus, server::HealthReporter};
+use tower::Layer as _;
 
 use self::service::Sealing;
 pub use self::{
@@ -39,7 +45,7 @@ pub use self::{
     tls::{TlsError, Trust},
 };
 use crate::{
-    admission::{MESSAGE_OVERHEAD, STREAM_WINDOW},
+    admission::MESSAGE_OVERHEAD,
     config::Config,
     pipeline::Pipeline,
 };
@@ -47,12 +53,6 @@ use crate::{
 /// Connections that may wait to be accepted; Linux lowers it to `net.core.somaxconn`, which has been 4096 since 5.4. Beyond it
 /// the kernel drops connections in silence, and a client of ours tries again a second later at the soonest.
 const BACKLOG: u32 = 4096;
-/// HTTP/2 windows and frames that large documents pass in few steps: measured, see docs/performance.md. What may lie unread in them
-/// is counted by call ([`admission`](crate::admission)), so that of a connection is for many calls at once.
-const CONNECTION_WINDOW: u32 = 16 << 20;
-const MAX_FRAME: u32 = 256 << 10;
-/// Calls of one connection at a time.
-const MAX_STREAMS: u32 = 1024;
 /// Bytes of a call's headers, all together: a few of gRPC's own and a trace context.
 const MAX_HEADERS: u32 = 16 << 10;
 
@@ -114,9 +114,6 @@ pub enum ServeError {
         /// How many it needs.
         least: u64,
     },
-    /// The transport failed.
-    #[error("gRPC transport: {0}")]
-    Transport(#[from] tonic::transport::Error),
 }
 
 impl Server {
@@ -166,15 +163,17 @@ impl Server {
         Health(self.health.clone())
     }
 
-    /// Serves until `stop` is ready, then answers what is under way and returns.
-    ///
-    /// # Errors
-    /// Where the transport fails.
-    pub async fn serve(self, pipeline: Arc<Pipeline>, stop: impl Future<Output = ()>) -> Result<(), ServeError> {
+    /// Serves until `end`, then says so to every peer, and returns when each has read what it has asked for. Dropped before,
+    /// it cuts them off.
+    pub async fn serve(self, pipeline: Arc<Pipeline>, end: CancellationToken) {
         let connections = accept::accept(self.listener, self.unix, &self.live);
         let limit = self.config.limits.document.as_u64() + MESSAGE_OVERHEAD as u64;
         let arriving = arriving::layer(&pipeline, &self.live, limit);
         let counting = leaving::Counting {
+            pipeline: Arc::clone(&pipeline),
+            live: Arc::clone(&self.live),
+        };
+        let opening = opening::Opening {
             pipeline: Arc::clone(&pipeline),
             live: Arc::clone(&self.live),
         };
@@ -195,25 +194,14 @@ impl Server {
         // Python's own client asks for nothing newer.
         let reflection_alpha = reflected().build_v1alpha().expect(descriptors);
 
-        Transport::builder()
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_frame_size(MAX_FRAME)
-            .max_concurrent_streams(MAX_STREAMS)
-            .http2_max_header_list_size(MAX_HEADERS)
-            .http2_keepalive_interval(Some(self.config.server.keep_alive_interval))
-            .http2_keepalive_timeout(Some(self.config.server.keep_alive_timeout))
-            .timeout(self.config.limits.request_timeout + self.config.limits.arrival_timeout)
-            .layer(counting)
-            .layer(arriving)
-            .layer(oversize::layer(self.config.limits.document.as_u64()))
-            .add_service(InterceptedService::new(sealing, certified(&self.live)))
+        let routes = Routes::new(InterceptedService::new(sealing, certified(&self.live)))
             .add_service(InterceptedService::new(health, certified(&self.live)))
             .add_service(InterceptedService::new(reflection, certified(&self.live)))
             .add_service(InterceptedService::new(reflection_alpha, certified(&self.live)))
-            .serve_with_incoming_shutdown(ReceiverStream::new(connections), stop)
-            .await?;
-        Ok(())
+            .prepare();
+        let service = wording::layer(self.config.limits.document.as_u64()).layer(routes);
+        let service = opening.layer(counting.layer(arriving.layer(service)));
+        http2::serve(http2::builder(&self.config.server), connections, service, end).await;
     }
 }
 

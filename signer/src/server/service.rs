@@ -4,7 +4,10 @@ use std::{sync::Arc, time::Instant};
 
 use muhurdar_proto::seal::v1::{self as wire, seal_service_server::SealService};
 use prost::Message as _;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    task::JoinSet,
+};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -13,14 +16,16 @@ use super::{
     contained::contained,
     large::LargeCall,
     leaving::Answers,
-    messages::{deadline, read, read_digest, read_document_type, read_priority, seal_info, split, wire_receipt},
-    oversize,
+    messages::{read, read_digest, read_document_type, read_priority, seal_info, split, wire_receipt},
+    opening::{Deadline, passed},
     status::{item_status, status},
+    wording,
 };
 use crate::{
     admission::{Admitted, Caller, Departure, Errand, Held, Visit},
     config::Call,
     idempotency::{Claim, Fingerprint, Found, Key},
+    outside::{LONGEST, Outside},
     pipeline::{Pipeline, SignedDigest},
     refusal::Refusal,
     trace::{Method, Origin},
@@ -57,11 +62,15 @@ fn peer<T>(request: &Request<T>) -> Option<Arc<Peer>> {
     request.extensions().get::<Arc<Peer>>().cloned()
 }
 
+fn deadline<T>(request: &Request<T>) -> Option<Instant> {
+    request.extensions().get::<Deadline>().and_then(|deadline| deadline.0)
+}
+
 #[tonic::async_trait]
 impl SealService for Sealing {
     async fn seal(&self, request: Request<wire::SealRequest>) -> Result<Response<wire::SealResponse>, Status> {
         let caller = self.caller(&request)?;
-        let deadline = deadline(request.metadata());
+        let deadline = deadline(&request);
         let origin = self.pipeline.recorder.origin(Method::Seal, request.metadata());
         let outcome = seal(&self.pipeline, &caller, &origin, request.into_inner(), deadline).await;
         outcome
@@ -77,7 +86,7 @@ impl SealService for Sealing {
     ) -> Result<Response<Self::SealStreamStream>, Status> {
         let caller = self.caller(&request)?;
         caller.may(Call::Seal).map_err(|refusal| status(&refusal))?;
-        let deadline = deadline(request.metadata());
+        let deadline = deadline(&request);
         let in_flight = self.live.settings().stream_in_flight;
         let (answers, out) = mpsc::channel(in_flight);
         let stream = Stream {
@@ -100,7 +109,7 @@ impl SealService for Sealing {
     ) -> Result<Response<wire::SealBatchResponse>, Status> {
         let caller = self.caller(&request)?;
         caller.may(Call::Seal).map_err(|refusal| status(&refusal))?;
-        let deadline = deadline(request.metadata());
+        let deadline = deadline(&request);
         let origin = Arc::new(self.pipeline.recorder.origin(Method::SealBatch, request.metadata()));
         let items = request.into_inner().items;
         let most = self.live.settings().batch_items;
@@ -111,18 +120,25 @@ impl SealService for Sealing {
                 problem,
             }));
         }
-        let work = items.into_iter().map(|item| {
+        let mut results = vec![wire::SealBatchResult::default(); items.len()];
+        // With their caller they end, since they end with the set that they are in.
+        let mut work = JoinSet::new();
+        for (number, item) in items.into_iter().enumerate() {
             let (pipeline, caller, origin) = (Arc::clone(&self.pipeline), Arc::clone(&caller), Arc::clone(&origin));
-            tokio::spawn(async move { seal(&pipeline, &caller, &origin, item, deadline).await })
-        });
-        let work: Vec<_> = work.collect();
-        let mut results = Vec::with_capacity(work.len());
-        for item in work {
-            let outcome = match item.await.unwrap_or(Err(Refusal::Internal)) {
-                Ok(answered) => wire::seal_batch_result::Outcome::Response(answered.response),
+            work.spawn(async move { (number, seal(&pipeline, &caller, &origin, item, deadline).await) });
+        }
+        // One that is sealed waits for the others: until all are handed to the wire, each has its share of the limits.
+        let mut shares = Vec::with_capacity(results.len());
+        while let Some(item) = work.join_next().await {
+            // A panic in it was contained.
+            let (number, outcome) = item.map_err(|_| status(&Refusal::Internal))?;
+            results[number].outcome = Some(match outcome {
+                Ok(answered) => {
+                    shares.extend(answered.admitted);
+                    wire::seal_batch_result::Outcome::Response(answered.response)
+                }
                 Err(refusal) => wire::seal_batch_result::Outcome::Error(item_status(&refusal)),
-            };
-            results.push(wire::SealBatchResult { outcome: Some(outcome) });
+            });
         }
         Ok(Response::new(wire::SealBatchResponse { results }))
     }
@@ -135,7 +151,7 @@ impl SealService for Sealing {
     ) -> Result<Response<Self::SealLargeStream>, Status> {
         let caller = self.caller(&request)?;
         caller.may(Call::Seal).map_err(|refusal| status(&refusal))?;
-        let deadline = deadline(request.metadata());
+        let deadline = deadline(&request);
         let (answers, out) = mpsc::channel(2);
         let call = LargeCall {
             origin: self.pipeline.recorder.origin(Method::SealLarge, request.metadata()),
@@ -154,7 +170,7 @@ impl SealService for Sealing {
         request: Request<wire::SealDigestRequest>,
     ) -> Result<Response<wire::SealDigestResponse>, Status> {
         let caller = self.caller(&request)?;
-        let deadline = deadline(request.metadata());
+        let deadline = deadline(&request);
         let origin = self.pipeline.recorder.origin(Method::SealDigest, request.metadata());
         let outcome = seal_digest(&self.pipeline, &caller, &origin, request.into_inner(), deadline).await;
         let signed = outcome.map_err(|refusal| status(&refusal))?;
@@ -200,12 +216,10 @@ impl SealService for Sealing {
     ) -> Result<Response<wire::GetSealResponse>, Status> {
         let caller = self.caller(&request)?;
         caller.may(Call::List).map_err(|refusal| status(&refusal))?;
-        let taxpayer = request.into_inner().taxpayer;
-        let seals = self.pipeline.seals.load();
-        let seal = seals.get(&taxpayer).filter(|s| caller.may_use(&s.taxpayer));
-        let seal = seal.ok_or_else(|| status(&Refusal::SealUnknown(taxpayer)))?;
+        let seal = self.pipeline.look_up(&caller, &request.into_inner().taxpayer);
+        let seal = seal.map_err(|refusal| status(&refusal))?;
         Ok(Response::new(wire::GetSealResponse {
-            seal: Some(seal_info(seal)),
+            seal: Some(seal_info(&seal)),
         }))
     }
 }
@@ -230,24 +244,28 @@ pub(super) struct Waits {
 }
 
 impl Stream {
-    /// Reads until the caller is done or the service drains; every item that was read is answered.
+    /// Reads until the caller is done, its deadline passes or the service drains; every item that was read is answered.
     async fn run(self, mut items: Streaming<wire::SealStreamRequest>, in_flight: usize) {
         let places = Arc::new(Semaphore::new(in_flight));
         let ended = loop {
             // A place first, and room: a stream whose answers are not read is not read either.
-            let Ok(place) = Arc::clone(&places).acquire_owned().await else {
-                break None;
+            let next = async {
+                let place = Arc::clone(&places).acquire_owned().await;
+                (place, self.next(&mut items).await)
             };
-            let item = tokio::select! {
+            let (place, item) = tokio::select! {
                 biased;
                 () = self.pipeline.gate.closing() => break Some(status(&Refusal::Draining)),
                 () = self.answers.closed() => break None,
-                item = self.next(&mut items) => item,
+                () = passed(self.deadline) => break Some(self.late()),
+                next = next => next,
             };
+            // The semaphore is ours, and never closed.
+            let Ok(place) = place else { break None };
             let item = match item {
                 Ok(Some(item)) => item,
                 Ok(None) => break None,
-                Err(broken) => break Some(oversize::translate(broken, self.document_limit)),
+                Err(broken) => break Some(wording::translate(broken, self.document_limit)),
             };
             // A stream may outlive what its caller was allowed when it began.
             let caller = self.live.caller(self.peer.as_deref());
@@ -277,6 +295,13 @@ impl Stream {
         }
     }
 
+    /// The deadline is the call's: it ends the stream, and was each item's before.
+    fn late(&self) -> Status {
+        let refusal = Refusal::Deadline("passed while the stream was open");
+        self.pipeline.metrics.refused(&refusal, None);
+        status(&refusal)
+    }
+
     /// The next item, once there is room for its answer.
     async fn next(
         &self,
@@ -295,7 +320,13 @@ async fn answer(
     item: wire::SealStreamRequest,
     deadline: Option<Instant>,
 ) -> (wire::SealStreamResponse, Option<Admitted>) {
+    let id = Outside::new(&item.id);
     let outcome = match (caller, item.request) {
+        // It stands in the answer, and not whole.
+        _ if id.as_str() != item.id => Err(Refusal::Request {
+            field: "id",
+            problem: format!("must have at most {LONGEST} bytes, and none that control how a text is shown"),
+        }),
         (Ok(caller), Some(request)) => seal(pipeline, &caller, origin, request, deadline).await,
         (Err(refusal), _) => Err(refusal),
         (Ok(_), None) => Err(Refusal::Request {
@@ -312,7 +343,7 @@ async fn answer(
     };
     (
         wire::SealStreamResponse {
-            id: item.id,
+            id: id.as_str().to_owned(),
             outcome: Some(outcome),
         },
         admitted,

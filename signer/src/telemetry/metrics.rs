@@ -65,8 +65,6 @@ const BATCH_BUCKETS: [f64; 8] = [1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0];
 
 /// The `document` label where nobody knows.
 const UNKNOWN: &str = "unknown";
-/// The `outcome` label of the one refusal that has no reason of the error table.
-const UNAUTHENTICATED: &str = "UNAUTHENTICATED";
 
 /// How a reload ended.
 #[derive(Debug, Clone, Copy)]
@@ -173,7 +171,7 @@ impl Metrics {
     fn begin_at_zero(&self) {
         let documents = DocumentType::ALL.map(DocumentType::id).into_iter().chain([UNKNOWN]);
         for document in documents {
-            for outcome in ["sealed", UNAUTHENTICATED].iter().chain(&Refusal::REASONS) {
+            for outcome in ["sealed"].iter().chain(&Refusal::REASONS) {
                 drop(self.seals.with_label_values(&[outcome, document]));
             }
         }
@@ -213,9 +211,7 @@ impl Metrics {
 
     pub(crate) fn refused(&self, refusal: &Refusal, expected: Option<DocumentType>) {
         let document = expected.map_or(UNKNOWN, DocumentType::id);
-        self.seals
-            .with_label_values(&[refusal.reason().unwrap_or(UNAUTHENTICATED), document])
-            .inc();
+        self.seals.with_label_values(&[refusal.reason(), document]).inc();
     }
 
     /// The door's own.

@@ -352,12 +352,12 @@ impl Outgoing {
             .map_err(|_| Refusal::Deadline("passed: nothing of the answer was read in limits.arrival_timeout"))
     }
 
-    /// SHA-256 and bytes of all pieces.
+    /// SHA-256 and bytes of all pieces. The document's share of the limits stays with it until it is dropped.
     ///
     /// # Errors
     /// INTERNAL after a failure.
-    pub fn end(self) -> Result<([u8; 32], u64), Refusal> {
-        self.spliced.map(Spliced::end).ok_or(Refusal::Internal)
+    pub fn sum(&mut self) -> Result<([u8; 32], u64), Refusal> {
+        self.spliced.take().map(Spliced::end).ok_or(Refusal::Internal)
     }
 }
 
