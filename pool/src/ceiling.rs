@@ -2,7 +2,7 @@
 //! service is a share of this one.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Barrier};
+use std::sync::{Arc, Barrier, Mutex};
 use std::time::{Duration, Instant};
 
 use cryptoki::session::{Session, UserType};
@@ -13,7 +13,7 @@ use crate::error::{CkrError, OpenError};
 use crate::health::probe_call;
 use crate::job::{Hash, SignInput};
 use crate::keys::{self, KeyId, KeyKind};
-use crate::module::{LocalModule, ckr};
+use crate::module::{self, LocalModule, ckr};
 use crate::table::Entry;
 
 /// A measured rate.
@@ -44,7 +44,7 @@ pub(crate) struct Bench {
     module: Arc<LocalModule>,
     slot: u64,
     single: bool,
-    keeper: Session,
+    keeper: module::Shared,
     pub(crate) keys: Vec<FoundKey>,
 }
 
@@ -67,14 +67,14 @@ impl Bench {
             module,
             slot: facts.slot,
             single: token.single_session,
-            keeper,
+            keeper: Arc::new(Mutex::new(keeper)),
             keys,
         })
     }
 
     fn session(&self) -> Result<Box<dyn TokenSession>, CkrError> {
         if self.single {
-            Ok(self.module.borrow_session(self.keeper.handle()))
+            Ok(self.module.share_session(&self.keeper))
         } else {
             self.module.session(self.slot, false)
         }

@@ -114,7 +114,7 @@ impl Module {
                 Ok(SlotFacts {
                     id: id.into(),
                     description: padded(&info.slotDescription),
-                    token: module::facts(&functions, id).ok(),
+                    token: module::facts(functions, id).ok(),
                 })
             })
             .collect()
@@ -154,9 +154,7 @@ impl Module {
                 .init_token(slot_of(slot), &so_pin, label)
                 .map_err(|e| ckr(&e)),
         )?;
-        let serial = self
-            .call(module::facts(&self.local.functions(), slot as SlotId))?
-            .serial;
+        let serial = self.call(module::facts(self.local.functions(), slot as SlotId))?.serial;
         self.call(self.init_pin(slot, &so_pin, &user_pin))?;
         // A pool that is open on the module would lose its sessions; it selects tokens by label and does not mind the old slot.
         if !self.local.is_used() {

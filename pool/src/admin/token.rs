@@ -195,8 +195,7 @@ impl Token {
             data: &data,
             length: kind.signature_len(),
         };
-        let mut session = self.module.local.borrow_session(self.session.handle());
-        Ok(self.call(session.sign(&call))?.value)
+        Ok(self.call(self.module.local.sign(&self.session, &call))?.value)
     }
 
     /// Deletes everything with this CKA_ID: key pair and certificates. Answers how many objects.
