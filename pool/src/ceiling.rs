@@ -3,6 +3,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
+use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
 use cryptoki::session::{Session, UserType};
@@ -10,6 +11,7 @@ use cryptoki::session::{Session, UserType};
 use crate::config::TokenConfig;
 use crate::driver::{self, Driver as _, FoundKey, SignCall, TokenSession};
 use crate::error::{CkrError, OpenError};
+use crate::exit::Visit;
 use crate::health::probe_call;
 use crate::job::{Hash, SignInput};
 use crate::keys::{self, KeyId, KeyKind};
@@ -46,10 +48,12 @@ pub(crate) struct Bench {
     single: bool,
     keeper: module::Shared,
     pub(crate) keys: Vec<FoundKey>,
+    _visit: Visit,
 }
 
 impl Bench {
     pub(crate) fn open(token: &TokenConfig) -> Result<Self, OpenError> {
+        let visit = Visit::begin();
         let module = LocalModule::load(&token.module, token.init_args)?;
         let fails = |error| OpenError::Token {
             token: token.name.clone(),
@@ -69,6 +73,7 @@ impl Bench {
             single: token.single_session,
             keeper: Arc::new(Mutex::new(keeper)),
             keys,
+            _visit: visit,
         })
     }
 
@@ -153,8 +158,10 @@ impl Bench {
                 elapsed: Duration::ZERO,
                 token_cpu: Duration::ZERO,
             };
-            for thread in threads {
-                let (signatures, cpu) = thread.join().unwrap_or(Err(invalid))?;
+            // Every one, before an error ends this: a scope by itself does not wait for what a library does at a thread's end.
+            let ended: Vec<_> = threads.into_iter().map(ScopedJoinHandle::join).collect();
+            for outcome in ended {
+                let (signatures, cpu) = outcome.unwrap_or(Err(invalid))?;
                 total.signatures += signatures;
                 total.token_cpu += cpu;
             }

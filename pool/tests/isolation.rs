@@ -2,17 +2,20 @@
 #![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
 
 mod common;
+#[path = "isolation/endings.rs"]
+mod endings;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common::{Load, close, test, verify_with_openssl};
+use common::{Load, blocking, close, test, verify_with_openssl};
 use muhurdar_pool::admin::{Generate, find_softhsm2};
 use muhurdar_pool::{Config, Curve, InitArgs, Isolation, Pool, SignInput, SlotState, TokenConfig};
 
 fn main() -> ExitCode {
+    endings::is_one();
     common::main(
         &[],
         vec![
@@ -29,6 +32,10 @@ fn main() -> ExitCode {
             test("a_closed_pool_leaves_no_child_behind", no_child_behind),
             test("a_smart_card_with_one_session_and_no_threads_signs", a_smart_card),
             test("the_boundary_is_cheap", the_boundary_is_cheap),
+            blocking(
+                "a_process_ends_when_nobody_is_in_its_module_however_it_ends",
+                endings::every_end_leaves_the_module_first,
+            ),
         ],
     )
 }

@@ -3,6 +3,6 @@
 #[cfg(feature = "unchecked")]
 compile_error!("`muhurdar` itself always checks: build `--bin muhurdar-unchecked` with the feature `unchecked`");
 
-fn main() -> std::process::ExitCode {
+fn main() {
     muhurdar::cli::main()
 }

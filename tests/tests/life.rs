@@ -10,6 +10,9 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
 
+#[path = "life/endings.rs"]
+mod endings;
+
 /// The configured drain time-out and then some.
 const END: Duration = Duration::from_secs(40);
 

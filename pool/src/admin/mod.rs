@@ -17,6 +17,7 @@ use crate::ckr::CkrError;
 use crate::config::{InitArgs, Pin, TokenConfig};
 use crate::driver::{self, Driver as _, TokenFacts};
 use crate::error::OpenError;
+use crate::exit::Visit;
 use crate::latch::{Latch, Verdict};
 use crate::module::{self, LocalModule, ckr, padded, slot_of};
 use crate::sys::SlotId;
@@ -29,6 +30,7 @@ pub use token::{Generate, Token};
 #[derive(Clone)]
 pub struct Module {
     pub(crate) local: Arc<LocalModule>,
+    _visit: Visit,
 }
 
 impl std::fmt::Debug for Module {
@@ -67,8 +69,9 @@ impl Module {
     /// # Errors
     /// Where the library cannot be loaded, or `C_Initialize` fails.
     pub fn open(path: &Path, init_args: InitArgs) -> Result<Self, OpenError> {
+        let visit = Visit::begin();
         let local = LocalModule::load(path, init_args)?;
-        let module = Self { local };
+        let module = Self { local, _visit: visit };
         module.call(module.local.start())?;
         Ok(module)
     }

@@ -29,11 +29,12 @@ pub enum Generate {
 /// A login for administration: ends when it is dropped.
 #[derive(Debug)]
 pub struct Token {
+    // Closed first: a visit to the module lasts longer than its session.
+    session: Session,
     module: Module,
     name: String,
     rsa_mechanism: RsaMechanism,
     facts: TokenFacts,
-    session: Session,
 }
 
 impl Token {
