@@ -7,6 +7,7 @@ use secrecy::SecretString;
 
 use crate::ckr::CkrError;
 use crate::config::Select;
+use crate::error::OpenError;
 
 /// A module: its administration.
 pub(crate) trait Driver: Send + Sync {
@@ -21,6 +22,10 @@ pub(crate) trait Driver: Send + Sync {
     /// Whether [`Driver::stop`] ends calls that hang. In this process nothing can.
     fn can_kill(&self) -> bool {
         false
+    }
+    /// Why the module did not start, where that is not the token's doing and no retry will mend it.
+    fn trouble(&self) -> Option<OpenError> {
+        None
     }
     /// The tokens that are there.
     fn tokens(&self) -> Result<Vec<TokenFacts>, CkrError>;

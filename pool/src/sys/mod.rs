@@ -20,7 +20,7 @@ use crate::ckr::CkrError;
 use crate::config::InitArgs;
 
 pub use process::set_module_environment;
-pub(crate) use process::leave_without_destructors;
+pub(crate) use process::{ignore_requests_to_end, leave_without_destructors};
 pub(crate) use raw::SlotId;
 
 /// A loaded library, and whether it may be called.

@@ -6,6 +6,14 @@ pub(crate) fn leave_without_destructors(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
+/// Has SIGTERM, SIGINT and SIGHUP pass this process by.
+pub(crate) fn ignore_requests_to_end() {
+    for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
+        // SAFETY: every one of these may be ignored, and SIG_IGN is no handler that could run anywhere.
+        unsafe { libc::signal(signal, libc::SIG_IGN) };
+    }
+}
+
 /// Sets variables that PKCS#11 modules read at `C_Initialize`, such as `SOFTHSM2_CONF`. Call it first in `main`, before the
 /// runtime or anything else starts a thread.
 ///
