@@ -5,7 +5,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Stdio,
     time::Duration,
 };
 
@@ -120,7 +120,7 @@ pub(crate) struct Measured {
 pub(crate) fn measure(order: &CeilingOrder) -> Result<Measured, CeilingError> {
     let token = read_token(&order.config, order.token.as_deref())?;
     let child = |error: std::io::Error| CeilingError::Child(error.to_string());
-    let mut command = Command::new(std::env::current_exe().map_err(child)?);
+    let mut command = muhurdar_pool::isolation::own_program().map_err(child)?;
     command
         .args([
             "ceiling",

@@ -1,7 +1,5 @@
 //! `muhurdar-loadtest`.
 
-use std::process::ExitCode;
-
-fn main() -> ExitCode {
+fn main() {
     muhurdar_loadtest::cli::main()
 }

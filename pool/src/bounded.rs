@@ -7,6 +7,7 @@ use std::sync::{Arc, mpsc};
 
 use crate::ckr::CkrError;
 use crate::driver::Driver;
+use crate::exit;
 use crate::shared::Shared;
 use crate::slot::Slot;
 
@@ -53,7 +54,7 @@ pub(crate) fn bounded<T: Send + 'static>(
     let race = Arc::new(Race::default());
     let (done, answer) = mpsc::sync_channel(1);
     let (theirs, of, back) = (Arc::clone(&race), Arc::clone(slot), Arc::clone(shared));
-    let spawned = std::thread::Builder::new().name("token-call".into()).spawn(move || {
+    let spawned = exit::spawn("token-call", move || {
         let result = call(&*of.driver);
         // Nobody listens any more where it was given up.
         let _ = done.send(result);

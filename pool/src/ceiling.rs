@@ -3,12 +3,14 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier};
+use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::admin::{LibraryFacts, Object};
 use crate::config::TokenConfig;
 use crate::driver::{self, Driver, FoundKey, SignCall, TokenFacts, TokenSession};
 use crate::error::{CkrError, OpenError};
+use crate::exit::Visit;
 use crate::health::probe_call;
 use crate::job::{Hash, SignInput};
 use crate::keys::{KeyId, KeyKind};
@@ -47,6 +49,7 @@ pub(crate) struct Bench {
     /// The keeper session is this one's, and not that of a pool of this process.
     own_keeper: bool,
     pub(crate) keys: Vec<FoundKey>,
+    _visit: Visit,
 }
 
 impl Drop for Bench {
@@ -59,6 +62,7 @@ impl Drop for Bench {
 
 impl Bench {
     pub(crate) fn open(token: &TokenConfig) -> Result<Self, OpenError> {
+        let visit = Visit::begin();
         let driver = driver::driver(token, None)?;
         let fails = |error| OpenError::Token {
             token: token.name.clone(),
@@ -83,6 +87,7 @@ impl Bench {
             single: token.single_session,
             own_keeper,
             keys: Vec::new(),
+            _visit: visit,
         };
         if own_keeper && bench.facts.flags.login_required() {
             let pin = token.pin.read(&token.name)?;
@@ -188,8 +193,10 @@ impl Bench {
                 elapsed: Duration::ZERO,
                 token_cpu: Duration::ZERO,
             };
-            for thread in threads {
-                let (signatures, cpu) = thread.join().unwrap_or(Err(invalid))?;
+            // Every one, before an error ends this: a scope by itself does not wait for what a library does at a thread's end.
+            let ended: Vec<_> = threads.into_iter().map(ScopedJoinHandle::join).collect();
+            for outcome in ended {
+                let (signatures, cpu) = outcome.unwrap_or(Err(invalid))?;
                 total.signatures += signatures;
                 total.token_cpu += cpu;
             }

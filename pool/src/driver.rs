@@ -28,6 +28,10 @@ pub(crate) trait Driver: Send + Sync {
     fn can_kill(&self) -> bool {
         false
     }
+    /// Why the module did not start, where that is not the token's doing and no retry will mend it.
+    fn trouble(&self) -> Option<OpenError> {
+        None
+    }
     /// The tokens that are there.
     fn tokens(&self) -> Result<Vec<TokenFacts>, CkrError>;
     /// One slot's token, read afresh.

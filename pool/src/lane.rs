@@ -17,6 +17,7 @@ use crate::ckr::CkrError;
 use crate::config::RsaMechanism;
 use crate::driver::{SignCall, TokenSession};
 use crate::error::SignError;
+use crate::exit;
 use crate::job::{Hash, Job, Reply, Signed, Unjudged};
 use crate::keys::KeyKind;
 use crate::ladder::{self, Rung};
@@ -160,9 +161,9 @@ impl Manager for LaneManager {
             opening.finish();
             return Err(CLOSED);
         }
-        let spawned = std::thread::Builder::new()
-            .name(format!("lane-{}", slot.index))
-            .spawn(move || thread.run(&receiver, ready, &given_up));
+        let spawned = exit::spawn(format!("lane-{}", slot.index), move || {
+            thread.run(&receiver, ready, &given_up);
+        });
         if spawned.is_err() {
             slot.counters.live.fetch_sub(1, Ordering::AcqRel);
             opening.finish();

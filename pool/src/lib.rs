@@ -41,6 +41,7 @@ mod trust;
 mod verdict;
 
 pub mod admin;
+pub mod exit;
 pub mod isolation;
 
 pub use ceiling::{Ceiling, ceiling};

@@ -18,13 +18,13 @@ use crate::config::InitArgs;
 use crate::driver::{Driver, FoundKey, Made, SignCall, TokenFacts, TokenFlags, TokenSession};
 use crate::error::OpenError;
 use crate::qualify::{MECHANISMS, MechanismFacts};
-use crate::sys::{Functions, SessionHandle, SlotId};
+use crate::sys::{Functions, SlotId};
 use crate::{cpu, discovery};
 
 /// A module in this process.
 pub(crate) struct LocalModule {
     path: PathBuf,
-    functions: Functions,
+    functions: Arc<Functions>,
     administration: Pkcs11,
     init_args: InitArgs,
     state: Mutex<State>,
@@ -53,9 +53,12 @@ struct State {
     initialized: bool,
     /// Pools that use it: the last one to leave ends the module.
     users: usize,
-    /// Keeper sessions by slot: they hold the logins.
-    keepers: HashMap<u64, Session>,
+    /// Keeper sessions by slot: they hold the logins. One thread at a time uses one, also where it is the session that signs.
+    keepers: HashMap<u64, Shared>,
 }
+
+/// A session that several threads may use, one after the other.
+pub(crate) type Shared = Arc<Mutex<Session>>;
 
 static LOADED: Mutex<Vec<Arc<LocalModule>>> = Mutex::new(Vec::new());
 
@@ -85,7 +88,7 @@ impl LocalModule {
         let administration = Pkcs11::new(&canonical).map_err(|e| refuse(e.to_string()))?;
         let module = Arc::new(Self {
             path: canonical,
-            functions,
+            functions: Arc::new(functions),
             administration,
             init_args,
             state: Mutex::default(),
@@ -99,6 +102,7 @@ impl LocalModule {
     /// Opens the session that keeps a login. Read-only is enough to sign, and least; where the module knows no such sessions it is a
     /// read-write one, and so are those of the lanes from then on.
     pub(crate) fn keeper(&self, slot: u64) -> Result<Session, CkrError> {
+        let _call = self.functions.enter("C_OpenSession")?;
         let slot = slot_of(slot);
         if !self.read_write.load(Ordering::Acquire) {
             let refused = match self.administration.open_ro_session(slot) {
@@ -120,8 +124,8 @@ impl LocalModule {
         &self.path
     }
 
-    pub(crate) fn functions(&self) -> Functions {
-        self.functions
+    pub(crate) fn functions(&self) -> &Functions {
+        &self.functions
     }
 
     /// `cryptoki`'s view of the same library, for the functions that are not called per signature.
@@ -134,31 +138,47 @@ impl LocalModule {
         lock(&self.state).users > 0
     }
 
-    /// A session that belongs to somebody else, to sign with.
-    pub(crate) fn borrow_session(&self, handle: SessionHandle) -> Box<dyn TokenSession> {
+    /// Signs on a session that belongs to somebody else.
+    pub(crate) fn sign(&self, session: &Session, call: &SignCall<'_>) -> Result<Made, CkrError> {
+        sign(&self.functions, session, call)
+    }
+
+    /// A session to sign with, which others may use between two signatures, and which the last one closes.
+    pub(crate) fn share_session(&self, session: &Shared) -> Box<dyn TokenSession> {
         Box::new(LocalSession {
-            functions: self.functions,
-            handle,
-            owned: None,
+            functions: Arc::clone(&self.functions),
+            turns: Arc::clone(&self.turns),
+            session: Some(Arc::clone(session)),
         })
     }
 
     /// Signs on a session of its own, which a key that misbehaves may spoil; on the one given where the token has no other to give.
-    pub(crate) fn probe(&self, slot: u64, keeper: SessionHandle, call: &SignCall<'_>) -> Result<Vec<u8>, CkrError> {
-        let own = self.session(slot, false);
-        let mut session = own.unwrap_or_else(|_| self.borrow_session(keeper));
-        session.sign(call).map(|made| made.value)
+    pub(crate) fn probe(&self, slot: u64, keeper: &Session, call: &SignCall<'_>) -> Result<Vec<u8>, CkrError> {
+        let made = match self.session(slot, false) {
+            Ok(mut own) => own.sign(call),
+            Err(_) => sign(&self.functions, keeper, call),
+        };
+        made.map(|made| made.value)
     }
 
-    fn with_keeper<T>(&self, slot: u64, f: impl FnOnce(&Session) -> Result<T, CkrError>) -> Result<T, CkrError> {
-        let state = lock(&self.state);
-        match state.keepers.get(&slot) {
-            Some(session) => f(session),
-            None => Err(CkrError {
-                function: "C_OpenSession",
-                code: u64::from(cryptoki_sys::CKR_SESSION_HANDLE_INVALID),
-            }),
-        }
+    fn of_keeper(&self, slot: u64) -> Result<Shared, CkrError> {
+        lock(&self.state).keepers.get(&slot).cloned().ok_or(CkrError {
+            function: "C_OpenSession",
+            code: u64::from(cryptoki_sys::CKR_SESSION_HANDLE_INVALID),
+        })
+    }
+
+    fn with_keeper<T>(
+        &self,
+        slot: u64,
+        function: &'static str,
+        f: impl FnOnce(&Session) -> Result<T, CkrError>,
+    ) -> Result<T, CkrError> {
+        // The lock of all slots is not held while the module works.
+        let keeper = self.of_keeper(slot)?;
+        let session = lock(&keeper);
+        let _call = self.functions.enter(function)?;
+        f(&session)
     }
 }
 
@@ -212,7 +232,7 @@ impl Driver for LocalModule {
         }
         for (_, session) in state.keepers.drain() {
             // C_Finalize closes what cannot be closed.
-            let _ = session.close();
+            close(&self.functions, None, session);
         }
         state.initialized = false;
         match self.functions.finalize() {
@@ -235,26 +255,31 @@ impl Driver for LocalModule {
 
     fn open(&self, slot: u64) -> Result<(), CkrError> {
         let session = self.keeper(slot)?;
-        lock(&self.state).keepers.insert(slot, session);
+        let before = lock(&self.state).keepers.insert(slot, Arc::new(Mutex::new(session)));
+        if let Some(before) = before {
+            close(&self.functions, Some(&self.turns), before);
+        }
         Ok(())
     }
 
     fn login(&self, slot: u64, pin: &SecretString) -> Result<(), CkrError> {
-        self.with_keeper(slot, |session| match session.login(UserType::User, Some(pin)) {
-            Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => Ok(()),
-            other => other.map_err(|e| ckr(&e)),
+        self.with_keeper(slot, "C_Login", |session| {
+            match session.login(UserType::User, Some(pin)) {
+                Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => Ok(()),
+                other => other.map_err(|e| ckr(&e)),
+            }
         })
     }
 
     fn discover(&self, slot: u64) -> Result<Vec<FoundKey>, CkrError> {
-        self.with_keeper(slot, |session| {
-            discovery::discover(session, &|call| self.probe(slot, session.handle(), call))
+        self.with_keeper(slot, "C_FindObjects", |session| {
+            discovery::discover(session, &|call| self.probe(slot, session, call))
         })
     }
 
     fn objects(&self, slot: u64) -> Result<Vec<Object>, CkrError> {
-        self.with_keeper(slot, |session| {
-            let found = discovery::discover(session, &|call| self.probe(slot, session.handle(), call))?;
+        self.with_keeper(slot, "C_FindObjects", |session| {
+            let found = discovery::discover(session, &|call| self.probe(slot, session, call))?;
             objects::list(session, &found)
         })
     }
@@ -283,6 +308,7 @@ impl Driver for LocalModule {
     }
 
     fn mechanisms(&self, slot: u64) -> Result<Vec<Option<MechanismFacts>>, CkrError> {
+        let _call = self.functions.enter("C_GetMechanismInfo")?;
         let facts = MECHANISMS.map(|(_, mechanism)| {
             let info = self.administration.get_mechanism_info(slot_of(slot), mechanism).ok()?;
             Some(MechanismFacts {
@@ -303,59 +329,78 @@ impl Driver for LocalModule {
     fn close(&self, slot: u64) {
         // The lock is not held while the module works: a hanging C_CloseSession must not hold up the other slots.
         let keeper = lock(&self.state).keepers.remove(&slot);
-        if let Some(session) = keeper
-            && let Err(error) = {
-                let _turn = self.turns.take();
-                session.close()
-            }
-        {
-            tracing::debug!(%error, slot, "closing the session that keeps the login");
+        if let Some(session) = keeper {
+            close(&self.functions, Some(&self.turns), session);
         }
     }
 
     fn session(&self, slot: u64, single: bool) -> Result<Box<dyn TokenSession>, CkrError> {
-        let handle = if single {
-            self.with_keeper(slot, |session| Ok(session.handle()))?
-        } else {
+        if single {
+            return Ok(self.share_session(&self.of_keeper(slot)?));
+        }
+        let session = {
             let _turn = self.turns.take();
-            self.functions
-                .open_session(slot as SlotId, self.read_write.load(Ordering::Acquire))?
+            let _call = self.functions.enter("C_OpenSession")?;
+            let slot = slot_of(slot);
+            if self.read_write.load(Ordering::Acquire) {
+                self.administration.open_rw_session(slot)
+            } else {
+                self.administration.open_ro_session(slot)
+            }
         };
-        Ok(Box::new(LocalSession {
-            functions: self.functions,
-            handle,
-            owned: (!single).then(|| Arc::clone(&self.turns)),
-        }))
+        let session = session.map_err(|e| ckr(&e))?;
+        Ok(self.share_session(&Arc::new(Mutex::new(session))))
+    }
+}
+
+/// Closes a session, as well as it can be closed: after `C_Finalize`, a restarted HSM or a removed token there is nothing left to close. Where
+/// somebody else uses it still, the last one to leave it closes it.
+fn close(functions: &Functions, turns: Option<&Turns>, session: Shared) {
+    let Some(session) = Arc::into_inner(session) else {
+        return;
+    };
+    let session = session.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let Ok(_call) = functions.enter("C_CloseSession") else {
+        // It ended with the module, which must not be called now.
+        std::mem::forget(session);
+        return;
+    };
+    let _turn = turns.map(Turns::take);
+    if let Err(error) = session.close() {
+        tracing::trace!(%error, "closing a session");
     }
 }
 
 struct LocalSession {
-    functions: Functions,
-    handle: SessionHandle,
-    /// Closed on drop, in turn.
-    owned: Option<Arc<Turns>>,
+    functions: Arc<Functions>,
+    turns: Arc<Turns>,
+    /// Taken on drop, and closed where it is nobody else's: in turn.
+    session: Option<Shared>,
 }
 
 impl TokenSession for LocalSession {
     fn sign(&mut self, call: &SignCall<'_>) -> Result<Made, CkrError> {
-        let mut value = vec![0; call.length];
-        let before = cpu::thread();
-        let written = self
-            .functions
-            .sign(self.handle, call.mechanism, call.handle, call.data, &mut value)?;
-        let cpu = cpu::thread().saturating_sub(before);
-        value.truncate(written);
-        Ok(Made { value, cpu })
+        let session = self.session.as_deref().map(lock).ok_or(CkrError {
+            function: "C_Sign",
+            code: u64::from(cryptoki_sys::CKR_SESSION_CLOSED),
+        })?;
+        sign(&self.functions, &session, call)
     }
+}
+
+fn sign(functions: &Functions, session: &Session, call: &SignCall<'_>) -> Result<Made, CkrError> {
+    let mut value = vec![0; call.length];
+    let before = cpu::thread();
+    let written = functions.sign(session, call.mechanism, call.handle, call.data, &mut value)?;
+    let cpu = cpu::thread().saturating_sub(before);
+    value.truncate(written);
+    Ok(Made { value, cpu })
 }
 
 impl Drop for LocalSession {
     fn drop(&mut self) {
-        let Some(turns) = &self.owned else { return };
-        let _turn = turns.take();
-        if let Err(error) = self.functions.close_session(self.handle) {
-            // After C_Finalize, a restarted HSM or a removed token there is nothing left to close.
-            tracing::trace!(%error, "closing a session");
+        if let Some(session) = self.session.take() {
+            close(&self.functions, Some(&self.turns), session);
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::config::{Config, TokenConfig};
 use crate::dispatch::Dispatch;
 use crate::driver::{Driver, driver};
 use crate::error::{CkrError, OpenError, SignError};
+use crate::exit;
 use crate::health;
 use crate::keys::{Key, KeyId};
 use crate::lane::{LaneManager, LanePool};
@@ -97,23 +98,24 @@ impl Pool {
         inboxes: Vec<mpsc::Receiver<Event>>,
         state_dir: Option<&std::path::Path>,
     ) -> Result<(), OpenError> {
-        let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
-            std::thread::Builder::new()
-                .name(name.to_owned())
-                .spawn(work)
-                .map(drop)
-                .map_err(|cause| OpenError::Io {
-                    what: format!("starting the thread {name}"),
-                    cause,
-                })
+        let refused = |name: &'static str| {
+            move |cause| OpenError::Io {
+                what: format!("starting the thread {name}"),
+                cause,
+            }
         };
         let watched = Arc::downgrade(&self.shared);
-        spawn("token-watchdog", Box::new(move || health::watch(&watched)))?;
+        // It calls no module, so nobody waits for it.
+        std::thread::Builder::new()
+            .name("token-watchdog".into())
+            .spawn(move || health::watch(&watched))
+            .map_err(refused("token-watchdog"))?;
         let (report, reports) = mpsc::channel();
         for (module, inbox) in modules.into_iter().zip(inboxes) {
             let supervisor = Supervisor::new(Arc::clone(&self.shared), module, state_dir);
             let report = report.clone();
-            spawn("token-supervisor", Box::new(move || supervisor.run(&inbox, report)))?;
+            exit::spawn("token-supervisor", move || supervisor.run(&inbox, report))
+                .map_err(refused("token-supervisor"))?;
         }
         drop(report);
         let mut outcomes = tokio::task::spawn_blocking(move || reports.into_iter().collect::<Vec<_>>())

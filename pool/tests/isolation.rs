@@ -2,19 +2,25 @@
 #![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
 
 mod common;
+#[path = "isolation/endings.rs"]
+mod endings;
+#[path = "isolation/strangers.rs"]
+mod strangers;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common::{Load, close, test, verify_with_openssl};
+use common::{Load, blocking, close, test, verify_with_openssl};
 use muhurdar_pool::admin::{Generate, ObjectKind, find_softhsm2};
 use muhurdar_pool::{
     Config, Curve, InitArgs, Isolation, Measure, Pool, RsaMechanism, SignInput, SlotState, TokenConfig, qualify,
 };
 
 fn main() -> ExitCode {
+    endings::is_one();
+    strangers::is_one();
     common::main(
         &[],
         vec![
@@ -35,6 +41,27 @@ fn main() -> ExitCode {
             ),
             test("a_smart_card_with_one_session_and_no_threads_signs", a_smart_card),
             test("the_boundary_is_cheap", the_boundary_is_cheap),
+            blocking(
+                "a_process_ends_when_nobody_is_in_its_module_however_it_ends",
+                endings::every_end_leaves_the_module_first,
+            ),
+            test(
+                "a_child_that_stops_in_the_middle_of_a_frame_is_given_up",
+                strangers::halves,
+            ),
+            test(
+                "a_child_of_another_version_is_refused_with_a_sentence",
+                strangers::another_version,
+            ),
+            blocking(
+                "a_child_ends_when_its_parent_does_also_inside_a_call",
+                strangers::a_child_alone,
+            ),
+            blocking(
+                "a_module_comes_back_after_its_program_was_replaced",
+                strangers::an_upgrade,
+            ),
+            test("a_child_is_ended_by_its_parent_alone", strangers::signals_to_the_child),
         ],
     )
 }

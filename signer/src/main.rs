@@ -1,5 +1,5 @@
 //! `muhurdar`: see `muhurdar help`.
 
-fn main() -> std::process::ExitCode {
+fn main() {
     muhurdar::cli::main()
 }

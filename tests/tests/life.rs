@@ -25,6 +25,9 @@ use tokio::sync::mpsc;
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use tonic::{Code, Status};
 
+#[path = "life/endings.rs"]
+mod endings;
+
 /// The configured drain time-out and then some.
 const END: Duration = Duration::from_secs(40);
 

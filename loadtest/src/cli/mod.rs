@@ -10,8 +10,6 @@ mod compare;
 mod null;
 mod run;
 
-use std::process::ExitCode;
-
 use clap::{Parser, Subcommand};
 
 /// What this appliance and this HSM carry.
@@ -80,14 +78,19 @@ impl Exit {
     }
 }
 
-/// Parses the process's arguments and does what they say.
-pub fn main() -> ExitCode {
+/// Parses the process's arguments, does what they say, and ends the process with the exit code, when nothing of it is in a token's module any
+/// more.
+pub fn main() -> ! {
+    muhurdar_pool::exit::run(command)
+}
+
+fn command() -> u8 {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
             let _ = error.print();
             // --help and --version are no errors.
-            return ExitCode::from(if error.use_stderr() { 64 } else { 0 });
+            return if error.use_stderr() { 64 } else { 0 };
         }
     };
     let result = match cli.command {
@@ -104,10 +107,10 @@ pub fn main() -> ExitCode {
         Command::Calibrate(args) => calibrate::run(&args),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => 0,
         Err(Exit { code, message }) => {
             eprintln!("muhurdar-loadtest: {message}");
-            ExitCode::from(code)
+            code
         }
     }
 }

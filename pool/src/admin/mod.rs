@@ -18,6 +18,7 @@ use crate::ckr::CkrError;
 use crate::config::{InitArgs, Pin, TokenConfig};
 use crate::driver::{self, Driver as _, TokenFacts};
 use crate::error::OpenError;
+use crate::exit::Visit;
 use crate::latch::{Latch, Verdict};
 use crate::module::{self, LocalModule, ckr, slot_of};
 use crate::sys::SlotId;
@@ -30,6 +31,7 @@ pub use token::{Generate, Token};
 #[derive(Clone)]
 pub struct Module {
     pub(crate) local: Arc<LocalModule>,
+    _visit: Visit,
 }
 
 impl std::fmt::Debug for Module {
@@ -89,8 +91,9 @@ impl Module {
     /// # Errors
     /// Where the library cannot be loaded, or `C_Initialize` fails.
     pub fn open(path: &Path, init_args: InitArgs) -> Result<Self, OpenError> {
+        let visit = Visit::begin();
         let local = LocalModule::load(path, init_args)?;
-        let module = Self { local };
+        let module = Self { local, _visit: visit };
         module.call(module.local.start())?;
         Ok(module)
     }
@@ -158,9 +161,7 @@ impl Module {
                 .init_token(slot_of(slot), &so_pin, label)
                 .map_err(|e| ckr(&e)),
         )?;
-        let serial = self
-            .call(module::facts(&self.local.functions(), slot as SlotId))?
-            .serial;
+        let serial = self.call(module::facts(self.local.functions(), slot as SlotId))?.serial;
         self.call(self.init_pin(slot, &so_pin, &user_pin))?;
         // A pool that is open on the module would lose its sessions; it selects tokens by label and does not mind the old slot.
         if !self.local.is_used() {

@@ -30,11 +30,12 @@ pub enum Generate {
 /// A login for administration: ends when it is dropped.
 #[derive(Debug)]
 pub struct Token {
+    // Closed first: a visit to the module lasts longer than its session.
+    session: Session,
     module: Module,
     name: String,
     rsa_mechanism: RsaMechanism,
     facts: TokenFacts,
-    session: Session,
 }
 
 impl Token {
@@ -74,7 +75,7 @@ impl Token {
     /// Where the token does not answer.
     pub fn objects(&self) -> Result<Vec<Object>, OpenError> {
         let local = &self.module.local;
-        let probe = |call: &SignCall<'_>| local.probe(self.facts.slot, self.session.handle(), call);
+        let probe = |call: &SignCall<'_>| local.probe(self.facts.slot, &self.session, call);
         let found = self.call(discovery::discover(&self.session, &probe))?;
         self.call(objects::list(&self.session, &found))
     }
@@ -196,8 +197,7 @@ impl Token {
             data: &data,
             length: kind.signature_len(),
         };
-        let mut session = self.module.local.borrow_session(self.session.handle());
-        Ok(self.call(session.sign(&call))?.value)
+        Ok(self.call(self.module.local.sign(&self.session, &call))?.value)
     }
 
     /// Deletes everything with this CKA_ID: key pair and certificates. Answers how many objects.

@@ -1,24 +1,31 @@
-//! The child's side: it loads one module and obeys.
+//! The child's side: it loads one module and obeys. One thread only listens, so that the end of the parent is heard whatever the module is busy
+//! with; another one calls the module, and each lane has its own.
 
+use std::ffi::OsString;
 use std::io;
-use std::os::fd::AsFd as _;
+use std::net::Shutdown;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
 
 use secrecy::SecretString;
 
-use super::frames::{LaneSocket, Request, Response, receive, send};
+use super::frames::{self, LaneSocket, Request, Response, receive, send};
+use super::keep_name;
 use crate::ckr::CkrError;
 use crate::config::InitArgs;
 use crate::driver::Driver;
 use crate::module::LocalModule;
+use crate::{exit, sys};
 
 /// The life of a child process: standard input is the control socket, the arguments after the subcommand are the module's path and
-/// `os-locking` or `none`. Returns when the parent closes the socket or dies.
+/// `os-locking` or `none`. Returns when the parent closes the socket or dies, which is when the process must end, by [`crate::exit::run`]:
+/// a call of the module may still be out.
 ///
 /// # Errors
-/// Where standard input is no such socket, or the arguments are not those that the pool gives.
-pub fn child_main(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> io::Result<()> {
+/// Where standard input is no such socket, the parent is of another version, or the arguments are not those that the pool gives.
+pub fn child_main(arguments: impl IntoIterator<Item = OsString>) -> io::Result<()> {
     let mut arguments = arguments.into_iter();
     let usage = || {
         io::Error::new(
@@ -26,21 +33,50 @@ pub fn child_main(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> io
             "this subcommand is for the pool itself: it runs a module in a child process",
         )
     };
-    let path = arguments.next().ok_or_else(usage)?;
+    let path = PathBuf::from(arguments.next().ok_or_else(usage)?);
     let init_args = match arguments.next().as_deref().and_then(std::ffi::OsStr::to_str) {
         Some("os-locking") => InitArgs::OsLocking,
         Some("none") => InitArgs::None,
         _ => return Err(usage()),
     };
+    keep_name();
+    // A service manager signals every process of the service, a terminal every one in front. This one ends when the parent has no more
+    // use for it: before that, what the parent has admitted is to be signed.
+    sys::ignore_requests_to_end();
     let control = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
-    let module = LocalModule::load(Path::new(&path), init_args);
+    frames::greet(&control).map_err(io::Error::other)?;
+    let answers = control.try_clone()?;
+    let (orders, inbox) = mpsc::channel();
+    exit::spawn("module", move || work(&path, init_args, &inbox, answers))?;
     loop {
-        let (request, descriptor) = match receive::<Request>(&control) {
-            Ok(received) => received,
+        let order = match receive::<Request>(&control) {
+            Ok(order) => order,
             // The parent is gone or wants no more: sessions end with the process.
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
             Err(error) => return Err(error),
         };
+        if orders.send(order).is_err() {
+            // The parent can only be told by the end.
+            return Err(io::Error::other("the thread that calls the module has ended"));
+        }
+    }
+}
+
+/// Shuts the control socket when the thread ends that answers on it, in whatever way: the parent must not wait for answers that do not come.
+struct Answers(UnixStream);
+
+impl Drop for Answers {
+    fn drop(&mut self) {
+        // Where the parent is gone it is shut.
+        let _ = self.0.shutdown(Shutdown::Both);
+    }
+}
+
+/// Calls the module as ordered, one order after the other.
+fn work(path: &Path, init_args: InitArgs, inbox: &mpsc::Receiver<(Request, Option<OwnedFd>)>, answers: UnixStream) {
+    let answers = Answers(answers);
+    let module = LocalModule::load(path, init_args);
+    while let Ok((request, descriptor)) = inbox.recv() {
         let response = match &module {
             Ok(module) => obey(module.as_ref(), request, descriptor.map(UnixStream::from)),
             Err(error) => {
@@ -56,7 +92,9 @@ pub fn child_main(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> io
             function: error.function.to_owned(),
             code: error.code,
         });
-        send(&control, &response, None)?;
+        if send(&answers.0, &response, None).is_err() {
+            return;
+        }
     }
 }
 
@@ -81,7 +119,14 @@ fn obey(module: &dyn Driver, request: Request, lane: Option<UnixStream>) -> Resu
             })?;
             let mut session = module.session(slot, single)?;
             let mut lane = LaneSocket::new(lane);
-            std::thread::spawn(move || while lane.serve(&mut |call| session.sign(call)).is_ok() {});
+            exit::spawn(
+                "lane",
+                move || while lane.serve(&mut |call| session.sign(call)).is_ok() {},
+            )
+            .map_err(|_| CkrError {
+                function: "C_OpenSession",
+                code: cryptoki_sys::CKR_HOST_MEMORY as u64,
+            })?;
         }
     }
     Ok(Response::Done)

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use rustix::io::retry_on_intr;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
     recvmsg, sendmsg,
@@ -18,6 +19,11 @@ use crate::admin::{LibraryFacts, Object, SlotFacts};
 use crate::ckr::CkrError;
 use crate::driver::{FoundKey, Made, SignCall, TokenFacts};
 use crate::qualify::MechanismFacts;
+
+/// The version of everything that crosses: to be counted up with every change of a frame in this file.
+const VERSION: u32 = 1;
+/// What a greeting begins with, before the version.
+const MARK: [u8; 8] = *b"MUHURDAR";
 
 /// Longest frame: a token with thousands of keys and their certificates.
 const MAX_FRAME: usize = 64 << 20;
@@ -81,6 +87,48 @@ fn frame(body: &[u8]) -> io::Result<Zeroizing<Vec<u8>>> {
     Ok(whole)
 }
 
+/// What is wrong between a parent and a child that greet each other.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Stranger {
+    /// The other side is of another build, and would be misunderstood.
+    #[error(
+        "parent and child process are different versions of the program (here {VERSION}, there {}): it was replaced while it ran, or is \
+         not the one that was to be started. Restart the service",
+        theirs.map_or_else(|| "unknown".to_owned(), |version| version.to_string())
+    )]
+    Version {
+        /// Its version, where it said one.
+        theirs: Option<u32>,
+    },
+    /// It says nothing.
+    #[error("no greeting of the other process has come: {0}")]
+    Silent(#[from] io::Error),
+    /// It is not there.
+    #[error("it cannot be started: {0}")]
+    NotStarted(io::Error),
+}
+
+/// The first frame each way: each side tells its version and hears the other's. It has the same form in every version.
+pub(super) fn greet(socket: &UnixStream) -> Result<(), Stranger> {
+    let mut greeting = [0; 12];
+    greeting[..8].copy_from_slice(&MARK);
+    greeting[8..].copy_from_slice(&VERSION.to_le_bytes());
+    let mut socket = socket;
+    socket.write_all(&frame(&greeting)?)?;
+    let mut length = [0; 4];
+    socket.read_exact(&mut length)?;
+    if u32::from_le_bytes(length) as usize != greeting.len() {
+        return Err(Stranger::Version { theirs: None });
+    }
+    socket.read_exact(&mut greeting)?;
+    let (mark, version) = greeting.split_at(MARK.len());
+    match version.try_into().map(u32::from_le_bytes) {
+        Ok(VERSION) if mark == MARK => Ok(()),
+        Ok(theirs) if mark == MARK => Err(Stranger::Version { theirs: Some(theirs) }),
+        _ => Err(Stranger::Version { theirs: None }),
+    }
+}
+
 /// Sends a frame of the control socket, and a descriptor with it. What it held is zeroized: it may be a PIN.
 pub(super) fn send<T: Serialize>(socket: &UnixStream, message: &T, descriptor: Option<&OwnedFd>) -> io::Result<()> {
     let body = Zeroizing::new(serde_json::to_vec(message)?);
@@ -91,7 +139,8 @@ pub(super) fn send<T: Serialize>(socket: &UnixStream, message: &T, descriptor: O
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = SendAncillaryBuffer::new(&mut space);
         control.push(SendAncillaryMessage::ScmRights(&descriptors));
-        sent = sendmsg(socket, &[io::IoSlice::new(&whole)], &mut control, SendFlags::NOSIGNAL)?;
+        // Nothing was sent where a signal came first, so that it may be sent again.
+        sent = retry_on_intr(|| sendmsg(socket, &[io::IoSlice::new(&whole)], &mut control, SendFlags::NOSIGNAL))?;
     }
     (&mut { socket }).write_all(&whole[sent..])
 }
@@ -101,12 +150,15 @@ pub(super) fn receive<T: for<'a> Deserialize<'a>>(socket: &UnixStream) -> io::Re
     let mut length = [0; 4];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
-    let got = recvmsg(
-        socket,
-        &mut [IoSliceMut::new(&mut length)],
-        &mut control,
-        RecvFlags::CMSG_CLOEXEC,
-    )?
+    // A signal that this process handles interrupts it, for certain where a time-out is set (signal(7)).
+    let got = retry_on_intr(|| {
+        recvmsg(
+            socket,
+            &mut [IoSliceMut::new(&mut length)],
+            &mut control,
+            RecvFlags::CMSG_CLOEXEC,
+        )
+    })?
     .bytes;
     if got == 0 {
         return Err(io::ErrorKind::UnexpectedEof.into());
@@ -126,13 +178,13 @@ pub(super) fn receive<T: for<'a> Deserialize<'a>>(socket: &UnixStream) -> io::Re
 }
 
 /// A lane's socket: one request, one answer, and a system call each way for either.
-pub(super) struct LaneSocket {
-    socket: UnixStream,
+pub(super) struct LaneSocket<S = UnixStream> {
+    socket: S,
     buffer: Vec<u8>,
 }
 
-impl LaneSocket {
-    pub(super) fn new(socket: UnixStream) -> Self {
+impl<S: Read + Write> LaneSocket<S> {
+    pub(super) fn new(socket: S) -> Self {
         Self {
             socket,
             buffer: Vec::with_capacity(1024),
@@ -156,9 +208,12 @@ impl LaneSocket {
         let mut wanted = 4;
         self.buffer.resize(self.buffer.capacity().max(1024), 0);
         while filled < wanted {
-            match self.socket.read(&mut self.buffer[filled..])? {
-                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-                read => filled += read,
+            match self.socket.read(&mut self.buffer[filled..]) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(read) => filled += read,
+                // A signal came: nothing was read, and nothing is lost.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
             }
             if filled >= 4 && wanted == 4 {
                 let length =
@@ -267,4 +322,135 @@ pub(super) fn function(name: &str) -> &'static str {
         "cryptoki",
     ];
     NAMES.into_iter().find(|known| *known == name).unwrap_or("C_?")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A socket on which every other call is interrupted, and which gives a byte at a time.
+    #[derive(Default)]
+    struct Interrupted {
+        incoming: io::Cursor<Vec<u8>>,
+        outgoing: Vec<u8>,
+        calls: u32,
+    }
+
+    impl Interrupted {
+        fn tick(&mut self) -> io::Result<()> {
+            self.calls += 1;
+            match self.calls % 2 {
+                1 => Err(io::ErrorKind::Interrupted.into()),
+                _ => Ok(()),
+            }
+        }
+    }
+
+    impl Read for Interrupted {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            self.tick()?;
+            self.incoming.read(&mut buffer[..1])
+        }
+    }
+
+    impl Write for Interrupted {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.tick()?;
+            self.outgoing.write(&bytes[..1])
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn signals_between_the_bytes_of_a_lane_cost_nothing() {
+        let call = SignCall {
+            handle: 7,
+            mechanism: 1,
+            data: b"digest",
+            length: 256,
+        };
+        let mut parent = LaneSocket::new(Interrupted::default());
+        // Sent; and nobody answers.
+        let silence = parent.ask(&call).unwrap_err();
+        assert_eq!(silence.kind(), io::ErrorKind::UnexpectedEof);
+        let mut child = LaneSocket::new(Interrupted {
+            incoming: io::Cursor::new(parent.socket.outgoing),
+            ..Interrupted::default()
+        });
+        child
+            .serve(&mut |asked| {
+                assert_eq!((asked.handle, asked.data, asked.length), (7, b"digest".as_slice(), 256));
+                Ok(Made {
+                    value: vec![1, 2, 3],
+                    cpu: Duration::ZERO,
+                })
+            })
+            .unwrap();
+        let mut parent = LaneSocket::new(Interrupted {
+            incoming: io::Cursor::new(child.socket.outgoing),
+            ..Interrupted::default()
+        });
+        assert_eq!(parent.ask(&call).unwrap().unwrap().value, [1, 2, 3]);
+    }
+
+    /// The service handles signals, and they come to whatever thread: also to one that waits for a child, whose socket has a time-out.
+    #[test]
+    fn a_signal_does_not_lose_a_child() {
+        use std::sync::mpsc;
+
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .build()
+            .unwrap();
+        let _enter = runtime.enter();
+        let handled = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::user_defined1());
+        let _handled = handled.unwrap();
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        ours.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        let (me, thread) = mpsc::channel();
+        let waiting = std::thread::spawn(move || {
+            me.send(std::fs::read_link("/proc/thread-self").unwrap()).unwrap();
+            receive::<Response>(&ours).map(|(response, _)| matches!(response, Response::Done))
+        });
+        let thread = thread.recv().unwrap();
+        let number = thread.file_name().unwrap().to_str().unwrap().to_owned();
+        for _ in 0..20 {
+            std::thread::sleep(Duration::from_millis(2));
+            // kill(2) of a thread's number goes to that thread first where it does not block the signal.
+            let sent = std::process::Command::new("kill")
+                .args(["-s", "USR1", &number])
+                .status();
+            assert!(sent.unwrap().success());
+        }
+        send(&theirs, &Response::Done, None).unwrap();
+        assert!(waiting.join().unwrap().unwrap());
+    }
+
+    #[test]
+    fn those_who_are_of_one_version_understand_each_other_and_others_are_told_what_to_do() {
+        let greeted_by = |said: Vec<u8>| {
+            let (ours, theirs) = UnixStream::pair().unwrap();
+            (&theirs).write_all(&said).unwrap();
+            drop(theirs.shutdown(std::net::Shutdown::Write));
+            greet(&ours).map_err(|stranger| stranger.to_string())
+        };
+        let greeting = |version: u32| {
+            let body = [&MARK[..], &version.to_le_bytes()].concat();
+            frame(&body).unwrap().to_vec()
+        };
+        assert_eq!(greeted_by(greeting(VERSION)), Ok(()));
+        let newer = greeted_by(greeting(VERSION + 1)).unwrap_err();
+        assert!(
+            newer.contains(&format!("there {}", VERSION + 1)) && newer.contains("Restart"),
+            "{newer}"
+        );
+        // As a parent began before there was a greeting.
+        let older = greeted_by(frame(b"\"Start\"").unwrap().to_vec()).unwrap_err();
+        assert!(older.contains("there unknown") && older.contains("Restart"), "{older}");
+        let half = greeted_by(greeting(VERSION)[..7].to_vec()).unwrap_err();
+        assert!(half.contains("no greeting"), "{half}");
+    }
 }

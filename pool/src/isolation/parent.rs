@@ -1,34 +1,37 @@
 //! The parent's side: a driver whose module is in a child.
 
-use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::Mutex;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret as _, SecretString};
 
-use super::frames::{LaneSocket, Request, Response, function, receive, send};
+use super::Launch;
+use super::frames::{LaneSocket, Request, Response, Stranger, function, greet, receive, send};
 use crate::admin::{LibraryFacts, Object, SlotFacts};
 use crate::bounded::STEP;
 use crate::ckr::CkrError;
 use crate::config::{InitArgs, TokenConfig};
 use crate::driver::{Driver, FoundKey, Made, SignCall, TokenFacts, TokenSession};
+use crate::error::OpenError;
 use crate::module::lock;
 use crate::qualify::MechanismFacts;
 
 pub(super) struct ChildModule {
-    command: Vec<OsString>,
+    launch: Launch,
     module: PathBuf,
     init_args: InitArgs,
     environment: Vec<(String, String)>,
     /// The longest that one call in the child may take.
     budget: Duration,
     running: Mutex<Option<Running>>,
+    /// Why there is no child, where the last start came to nothing.
+    trouble: Mutex<Option<String>>,
 }
 
 struct Running {
@@ -53,24 +56,34 @@ fn gone(function: &'static str) -> CkrError {
 }
 
 impl ChildModule {
-    pub(super) fn new(token: &TokenConfig, command: Vec<OsString>) -> Self {
+    pub(super) fn new(token: &TokenConfig, launch: Launch) -> Self {
         Self {
-            command,
+            launch,
             module: token.module.clone(),
             init_args: token.init_args,
             environment: token.environment.clone(),
             budget: token.call_budget,
             running: Mutex::new(None),
+            trouble: Mutex::new(None),
         }
     }
 
-    fn spawn(&self) -> io::Result<Running> {
+    fn spawn(&self) -> Result<Running, Stranger> {
+        let running = self.begin().map_err(Stranger::NotStarted)?;
+        greet(&running.control)?;
+        tracing::info!(module = %self.module.display(), pid = running.child.id(), "the module runs in a child process");
+        Ok(running)
+    }
+
+    fn begin(&self) -> io::Result<Running> {
         let (control, theirs) = UnixStream::pair()?;
         // Finding keys is many calls in one request.
-        control.set_read_timeout(Some(self.budget.saturating_mul(STEP)))?;
-        let (program, arguments) = self.command.split_first().ok_or(io::ErrorKind::InvalidInput)?;
-        let child = Command::new(program)
-            .args(arguments)
+        let patience = Some(self.budget.saturating_mul(STEP));
+        control.set_read_timeout(patience)?;
+        control.set_write_timeout(patience)?;
+        let child = self
+            .launch
+            .command()?
             .arg(&self.module)
             .arg(match self.init_args {
                 InitArgs::OsLocking => "os-locking",
@@ -82,7 +95,6 @@ impl ChildModule {
             // Out of the terminal's reach: at a Ctrl-C it is this process that ends, and answers first what it has begun.
             .process_group(0)
             .spawn()?;
-        tracing::info!(module = %self.module.display(), pid = child.id(), "the module runs in a child process");
         Ok(Running { child, control })
     }
 
@@ -125,11 +137,12 @@ impl Driver for ChildModule {
                 *running = None;
             }
             if running.is_none() {
-                let spawned = self.spawn().map_err(|error| {
+                let spawned = self.spawn();
+                *lock(&self.trouble) = spawned.as_ref().err().map(ToString::to_string);
+                *running = Some(spawned.map_err(|error| {
                     tracing::error!(module = %self.module.display(), %error, "the child process of the module cannot be started");
                     gone("C_Initialize")
-                })?;
-                *running = Some(spawned);
+                })?);
             }
         }
         self.done("C_Initialize", &Request::Start)
@@ -149,6 +162,14 @@ impl Driver for ChildModule {
 
     fn can_kill(&self) -> bool {
         true
+    }
+
+    fn trouble(&self) -> Option<OpenError> {
+        let cause = lock(&self.trouble).clone()?;
+        Some(OpenError::Child {
+            path: self.module.clone(),
+            cause,
+        })
     }
 
     fn tokens(&self) -> Result<Vec<TokenFacts>, CkrError> {

@@ -61,6 +61,13 @@ enum Trouble {
     Unfit(OpenError),
 }
 
+impl Trouble {
+    /// A module did not start: why, in as many words as are known.
+    fn not_started(slot: &Slot, error: CkrError) -> Self {
+        slot.driver.trouble().map_or(Self::Call(error), Self::Unfit)
+    }
+}
+
 impl From<CkrError> for Trouble {
     fn from(error: CkrError) -> Self {
         Self::Call(error)

@@ -42,7 +42,8 @@ impl Supervisor {
         if let Err(error) = bounded(&self.shared, &slot, "C_Finalize", |driver| driver.stop()) {
             tracing::warn!(token = %slot.name, %error, "ending the module");
         }
-        bounded(&self.shared, &slot, "C_Initialize", |driver| driver.start())?;
+        bounded(&self.shared, &slot, "C_Initialize", |driver| driver.start())
+            .map_err(|error| Trouble::not_started(&slot, error))?;
         let outcome = self.open(at);
         for other in (0..self.slots.len()).filter(|other| *other != at) {
             let order = match self.slots[other].ladder.state() {

@@ -50,7 +50,8 @@ impl Supervisor {
         let tokens = bounded(&self.shared, slot, "C_GetSlotList", |driver| {
             driver.start()?;
             driver.tokens()
-        })?;
+        })
+        .map_err(|error| Trouble::not_started(slot, error))?;
         let facts = driver::select(&tokens, &slot.config.select)
             .map_err(|why| Trouble::Unfit(OpenError::Selection(format!("token {}: {why}", slot.name))))?;
         let id = facts.slot;

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use muhurdar_pool::admin::{self, Generate, Module};
-use muhurdar_pool::{Config, Hash, InitArgs, Key, KeyKind, Pin, Pool, Select, SignInput, TokenConfig};
+use muhurdar_pool::{Config, Hash, InitArgs, Key, KeyKind, Pin, Pool, Select, SignInput, TokenConfig, exit, isolation};
 
 pub const PIN: &str = "648219";
 
@@ -37,17 +37,14 @@ pub fn fixture() -> &'static Fixture {
 /// Runs the tests on a fresh SoftHSM2, or says why not.
 pub fn main(extra: &[(&str, PathBuf)], tests: Vec<Trial>) -> ExitCode {
     let mut own = std::env::args_os().skip(1);
-    if own
-        .next()
-        .is_some_and(|first| first == muhurdar_pool::isolation::SUBCOMMAND)
-    {
-        return match muhurdar_pool::isolation::child_main(own) {
-            Ok(()) => ExitCode::SUCCESS,
+    if own.next().is_some_and(|first| first == isolation::SUBCOMMAND) {
+        exit::run(|| match isolation::child_main(own) {
+            Ok(()) => 0,
             Err(error) => {
                 eprintln!("{error}");
-                ExitCode::FAILURE
+                1
             }
-        };
+        });
     }
     let mut arguments = Arguments::from_args();
     // The token is one for the process, and figures should not be of each other's load.
@@ -79,7 +76,8 @@ pub fn main(extra: &[(&str, PathBuf)], tests: Vec<Trial>) -> ExitCode {
         // exit() runs no destructor of a static.
         let _ = std::fs::remove_dir_all(fixture.dir.path());
     }
-    conclusion.exit_code()
+    // Pools that tests left open are in the module still.
+    exit::run(|| if conclusion.has_failed() { 101 } else { 0 })
 }
 
 /// A test on a runtime of its own.

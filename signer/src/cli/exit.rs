@@ -1,7 +1,9 @@
 //! How a command ends: sysexits(3) codes, and one sentence that says what to do.
 
-use std::{fmt, process::ExitCode};
+use std::fmt;
 
+/// It did what it was asked.
+pub(super) const FINE: u8 = 0;
 /// A check failed.
 pub(super) const FAILED: u8 = 1;
 /// EX_USAGE: the call or the configuration is wrong.
@@ -63,10 +65,11 @@ impl Failure {
         Self::new(code, format_args!("{what}: {error}"))
     }
 
-    pub(super) fn report(self) -> ExitCode {
+    /// Says it, and answers the exit code.
+    pub(super) fn report(self) -> u8 {
         if !self.message.is_empty() {
             eprintln!("muhurdar: {}", self.message);
         }
-        ExitCode::from(self.code)
+        self.code
     }
 }

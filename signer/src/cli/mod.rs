@@ -10,10 +10,8 @@ mod signals;
 mod token;
 mod verify;
 
-use std::process::ExitCode;
-
 use clap::{Parser, Subcommand};
-use muhurdar_pool::isolation;
+use muhurdar_pool::{exit as end, isolation};
 
 use self::exit::Failure;
 
@@ -45,9 +43,12 @@ enum Command {
     Verify(verify::Verify),
 }
 
-/// Reads the command line, does what it says, and returns the exit code.
-#[must_use]
-pub fn main() -> ExitCode {
+/// Reads the command line, does what it says, and ends the process with its exit code, when nothing of it is in a token's module any more.
+pub fn main() -> ! {
+    end::run(command)
+}
+
+fn command() -> u8 {
     let mut arguments = std::env::args_os().skip(1);
     if arguments.next().is_some_and(|first| first == isolation::SUBCOMMAND) {
         return isolated_module(arguments);
@@ -58,11 +59,7 @@ pub fn main() -> ExitCode {
         Err(error) => {
             // Help and version are asked for and go to standard output; everything else is a mistake in the call.
             drop(error.print());
-            return if error.use_stderr() {
-                exit::USAGE.into()
-            } else {
-                ExitCode::SUCCESS
-            };
+            return if error.use_stderr() { exit::USAGE } else { exit::FINE };
         }
     };
     let outcome = match cli.command {
@@ -74,28 +71,28 @@ pub fn main() -> ExitCode {
         Command::Verify(verify) => verify.run(),
     };
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => exit::FINE,
         Err(failure) => failure.report(),
     }
 }
 
 /// `muhurdar check | head`: `println!` panics where nobody reads any more, and a shell's tool ends without a word, as SIGPIPE would end it.
 fn end_quietly_at_a_closed_pipe() {
-    const SIGPIPE: i32 = 128 + 13;
+    const SIGPIPE: u8 = 128 + 13;
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         let message = panic.payload().downcast_ref::<String>();
         if message.is_some_and(|m| m.starts_with("failed printing to stdout: Broken pipe")) {
-            std::process::exit(SIGPIPE);
+            end::now(SIGPIPE);
         }
         report(panic);
     }));
 }
 
 /// The child of `isolation = "process"`: for the pool, never for people, and so not in the help.
-fn isolated_module(arguments: impl Iterator<Item = std::ffi::OsString>) -> ExitCode {
+fn isolated_module(arguments: impl Iterator<Item = std::ffi::OsString>) -> u8 {
     match isolation::child_main(arguments) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => exit::FINE,
         Err(error) => Failure::usage(error).report(),
     }
 }

@@ -3,6 +3,9 @@
 //! ```text
 //! latency MIN_US [MAX_US]                 every C_Sign takes so long, evenly distributed
 //! stall MS                                no C_Sign is answered for so long from now on
+//! slow FUNCTION|* MS                      each call of it takes so much longer; 0 for *: none does
+//! trap MS                                 whoever is in the module while its destructors run aborts; a thread's end and the
+//!                                         destructors take so long (0: no trap)
 //! engines N                               so many at once (0: no limit)
 //! canned on|off                           sign once per key and repeat that: no CPU
 //! no-read-only on|off                     C_OpenSession wants CKF_RW_SESSION
@@ -29,6 +32,7 @@ use std::sync::Once;
 use std::time::{Duration, Instant};
 
 use crate::state::{CHANGED, Deed, Rule, State, When, lock};
+use crate::trap;
 
 /// Sends one command to a module and waits until it holds.
 ///
@@ -111,6 +115,11 @@ fn apply(state: &mut State, words: &[&str]) -> Result<String, String> {
                 .map_or(Ok(least), |most| number(most).map(Duration::from_micros))?;
             state.latency = (least, most);
         }
+        ["slow", "*", "0"] => state.slow.clear(),
+        ["slow", function, ms] => state
+            .slow
+            .push(((*function).to_owned(), Duration::from_millis(number(ms)?))),
+        ["trap", ms] => trap::set(number(ms)?),
         ["stall", ms] => state.stalled_until = Some(Instant::now() + Duration::from_millis(number(ms)?)),
         ["engines", n] => state.engines = Some(count(n)?).filter(|n| *n > 0),
         ["canned", on] => state.canned = *on == "on",

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use cryptoki_sys as ck;
 
-use crate::{control, state};
+use crate::{control, state, trap};
 
 struct Real {
     list: ck::CK_FUNCTION_LIST,
@@ -75,6 +75,7 @@ macro_rules! decide {
 /// `list` points to a place for a pointer (PKCS#11 3.1, section 5.4.4).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn C_GetFunctionList(list: *mut *mut ck::CK_FUNCTION_LIST) -> ck::CK_RV {
+    let _call = trap::Call::enter();
     let Some(real) = real() else {
         return ck::CKR_GENERAL_ERROR;
     };
@@ -84,6 +85,7 @@ pub unsafe extern "C" fn C_GetFunctionList(list: *mut *mut ck::CK_FUNCTION_LIST)
 }
 
 unsafe extern "C" fn initialize(arguments: ck::CK_VOID_PTR) -> ck::CK_RV {
+    let _call = trap::Call::enter();
     control::listen();
     let again = {
         let mut state = state::lock();
@@ -93,6 +95,7 @@ unsafe extern "C" fn initialize(arguments: ck::CK_VOID_PTR) -> ck::CK_RV {
         }
         std::mem::take(&mut state.finalized)
     };
+    state::dawdle("C_Initialize");
     if again {
         state::lock().channel = None;
         return ck::CKR_OK;
@@ -102,6 +105,7 @@ unsafe extern "C" fn initialize(arguments: ck::CK_VOID_PTR) -> ck::CK_RV {
 
 /// The real module is not ended: SoftHSM2 2.6.1 does not survive that after threads have used it. Its sessions and logins are.
 unsafe extern "C" fn finalize(_reserved: ck::CK_VOID_PTR) -> ck::CK_RV {
+    let _call = trap::Call::enter();
     let slots: Vec<u64> = {
         let mut state = state::lock();
         *state.calls.entry("C_Finalize").or_default() += 1;
@@ -113,6 +117,7 @@ unsafe extern "C" fn finalize(_reserved: ck::CK_VOID_PTR) -> ck::CK_RV {
         state.sessions.clear();
         slots
     };
+    state::dawdle("C_Finalize");
     for slot in slots {
         forward!(C_CloseAllSessions(slot as ck::CK_SLOT_ID));
     }
@@ -124,6 +129,7 @@ unsafe extern "C" fn get_slot_list(
     slots: *mut ck::CK_SLOT_ID,
     count: *mut ck::CK_ULONG,
 ) -> ck::CK_RV {
+    let _call = trap::Call::enter();
     decide!(C_GetSlotList, None, None);
     let code = forward!(C_GetSlotList(present, slots, count));
     if code == ck::CKR_OK && !slots.is_null() && present == ck::CK_TRUE {
@@ -159,6 +165,7 @@ fn learn(slot: ck::CK_SLOT_ID) {
 }
 
 unsafe extern "C" fn get_token_info(slot: ck::CK_SLOT_ID, info: *mut ck::CK_TOKEN_INFO) -> ck::CK_RV {
+    let _call = trap::Call::enter();
     decide!(C_GetTokenInfo, None, Some(slot as u64));
     let code = forward!(C_GetTokenInfo(slot, info));
     if code != ck::CKR_OK {
@@ -190,6 +197,7 @@ unsafe extern "C" fn open_session(
     notify: ck::CK_NOTIFY,
     session: *mut ck::CK_SESSION_HANDLE,
 ) -> ck::CK_RV {
+    let _call = trap::Call::enter();
     learn(slot);
     decide!(C_OpenSession, None, Some(slot as u64));
     {
@@ -222,6 +230,7 @@ unsafe extern "C" fn open_session(
 }
 
 unsafe extern "C" fn close_session(session: ck::CK_SESSION_HANDLE) -> ck::CK_RV {
+    let _call = trap::Call::enter();
     let verdict = state::decide("C_CloseSession", Some(session as u64), None);
     // The real session goes in any case: what the HSM has forgotten must not pile up here.
     let known = state::lock().sessions.remove(&(session as u64));
@@ -242,6 +251,7 @@ unsafe extern "C" fn login(
     pin: *mut ck::CK_UTF8CHAR,
     length: ck::CK_ULONG,
 ) -> ck::CK_RV {
+    let _call = trap::Call::enter();
     decide!(C_Login, Some(session as u64), None);
     let slot = state::lock()
         .sessions
@@ -277,6 +287,7 @@ unsafe extern "C" fn find_objects_init(
     template: *mut ck::CK_ATTRIBUTE,
     count: ck::CK_ULONG,
 ) -> ck::CK_RV {
+    let _call = trap::Call::enter();
     decide!(C_FindObjectsInit, Some(session as u64), None);
     forward!(C_FindObjectsInit(session, template, count))
 }
@@ -291,6 +302,7 @@ unsafe extern "C" fn sign_init(
     mechanism: *mut ck::CK_MECHANISM,
     key: ck::CK_OBJECT_HANDLE,
 ) -> ck::CK_RV {
+    let _call = trap::Call::enter();
     decide!(C_SignInit, Some(session as u64), None);
     KEY.set(key as u64);
     {
@@ -309,6 +321,7 @@ unsafe extern "C" fn sign(
     signature: *mut ck::CK_BYTE,
     signature_length: *mut ck::CK_ULONG,
 ) -> ck::CK_RV {
+    let _call = trap::Call::enter();
     let verdict = match state::decide("C_Sign", Some(session as u64), None) {
         Ok(verdict) => verdict,
         Err(code) => {

@@ -11,5 +11,6 @@
 mod control;
 mod ffi;
 mod state;
+mod trap;
 
 pub use control::send;

@@ -76,6 +76,8 @@ pub(crate) struct State {
     pub(crate) latency: (Duration, Duration),
     /// No signature is made before this instant.
     pub(crate) stalled_until: Option<Instant>,
+    /// Further latency of calls, by function; `*` is every one.
+    pub(crate) slow: Vec<(String, Duration)>,
     pub(crate) engines: Option<usize>,
     pub(crate) engines_busy: usize,
     /// Signatures are made once per key and then repeated: the module costs no CPU.
@@ -191,8 +193,18 @@ pub(crate) struct Verdict {
     pub(crate) flip: bool,
 }
 
+/// Takes as long as calls of this function were told to.
+pub(crate) fn dawdle(function: &str) {
+    let of = |(name, _): &&(String, Duration)| name == "*" || name == function;
+    let slow = lock().slow.iter().filter(of).map(|(_, time)| *time).sum();
+    if slow > Duration::ZERO {
+        std::thread::sleep(slow);
+    }
+}
+
 /// Decides on a call: `Err` is its answer.
 pub(crate) fn decide(function: &'static str, session: Option<u64>, slot: Option<u64>) -> Result<Verdict, u64> {
+    dawdle(function);
     let mut state = lock();
     *state.calls.entry(function).or_default() += 1;
     if state.finalized {

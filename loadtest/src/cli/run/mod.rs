@@ -94,7 +94,7 @@ fn interrupted() -> Arc<AtomicBool> {
                 if first {
                     set.store(true, Ordering::Relaxed);
                 } else {
-                    std::process::exit(130);
+                    muhurdar_pool::exit::now(130);
                 }
             }
         });

@@ -1,11 +1,8 @@
-//! The raw side of PKCS#11: the one file of this crate where `unsafe` is allowed.
+//! The functions of a loaded PKCS#11 library, as C has them: each trusts its caller, as its `# Safety` says. [`super::Functions`] is their one
+//! caller, and keeps what is promised here.
 //!
-//! In comes a library's path, out come calls that are safe under two rules that the callers keep and that no type can: a
-//! session is used by one thread at a time, and nothing is called after `C_Finalize` but `C_Initialize`. A module answers both
-//! breaches with a return value (`CKR_SESSION_HANDLE_INVALID`, `CKR_CRYPTOKI_NOT_INITIALIZED`), so they are wrong and not unsound
-//! where the module keeps the standard. Why not through `cryptoki`: its `Session::sign` calls `C_Sign` twice to learn the length,
-//! which costs a round trip on a network HSM; it cannot pass `NULL` to `C_Initialize`; and it refuses a token whose clock reads oddly.
-#![allow(unsafe_code)]
+//! Why not through `cryptoki`: its `Session::sign` calls `C_Sign` twice to learn the length, which costs a round trip on a network HSM; it
+//! cannot pass `NULL` to `C_Initialize`; and it refuses a token whose clock reads oddly. All the rest goes through it.
 
 use std::path::Path;
 use std::ptr;
@@ -16,20 +13,14 @@ use crate::ckr::CkrError;
 use crate::config::InitArgs;
 
 /// A session's handle.
-pub(crate) type SessionHandle = ck::CK_SESSION_HANDLE;
+pub(super) type SessionHandle = ck::CK_SESSION_HANDLE;
 /// A slot's identifier.
 pub(crate) type SlotId = ck::CK_SLOT_ID;
 
 /// The function list of one loaded library. The library is never unloaded: modules start threads and leave exit handlers behind.
 #[derive(Clone, Copy)]
-pub(crate) struct Functions {
+pub(super) struct RawFunctions {
     list: ck::CK_FUNCTION_LIST,
-}
-
-impl std::fmt::Debug for Functions {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Functions").finish_non_exhaustive()
-    }
 }
 
 /// Calls a function of the list by name; a null entry is `CKR_FUNCTION_NOT_SUPPORTED`.
@@ -37,7 +28,8 @@ macro_rules! call {
     ($functions:expr, $name:ident ( $($arg:expr),* )) => {
         match $functions.list.$name {
             // SAFETY: the pointer comes from the module's own function list, whose library is never unloaded. Every pointer
-            // argument below points to memory that outlives the call and has the length that is passed beside it.
+            // argument below points to memory that outlives the call and has the length that is passed beside it. What the module
+            // itself asks for is the promise of whoever called the function that this stands in.
             Some(function) => match unsafe { function($($arg),*) } {
                 ck::CKR_OK => Ok(()),
                 code => Err(CkrError { function: stringify!($name), code: u64::from(code) }),
@@ -47,10 +39,13 @@ macro_rules! call {
     };
 }
 
-impl Functions {
+impl RawFunctions {
     /// Loads a library and asks for its function list (`C_GetFunctionList`, which may be called before `C_Initialize`).
-    pub(crate) fn load(path: &Path) -> Result<Self, String> {
-        // SAFETY: loading runs the library's initialisers. That the path names a PKCS#11 module is the operator's word.
+    ///
+    /// # Safety
+    /// The path names a PKCS#11 library: its initialisers run, and its entry is called as the standard says that it is.
+    pub(super) unsafe fn load(path: &Path) -> Result<Self, String> {
+        // SAFETY: the caller's promise.
         let library = unsafe { ck::Pkcs11::new(path) }.map_err(|e| e.to_string())?;
         let get = library
             .C_GetFunctionList
@@ -70,7 +65,11 @@ impl Functions {
         Ok(Self { list })
     }
 
-    pub(crate) fn initialize(&self, args: InitArgs) -> Result<(), CkrError> {
+    /// `C_Initialize`.
+    ///
+    /// # Safety
+    /// No other thread is in a call of this library meanwhile (PKCS#11 3.1, section 5.4.1).
+    pub(super) unsafe fn initialize(&self, args: InitArgs) -> Result<(), CkrError> {
         let mut with_locks = ck::CK_C_INITIALIZE_ARGS {
             CreateMutex: None,
             DestroyMutex: None,
@@ -86,19 +85,29 @@ impl Functions {
         call!(self, C_Initialize(args))
     }
 
-    pub(crate) fn finalize(&self) -> Result<(), CkrError> {
+    /// `C_Finalize`.
+    ///
+    /// # Safety
+    /// No other thread is in a call of this library meanwhile: what happens then is undefined (PKCS#11 3.1, section 5.4.2).
+    pub(super) unsafe fn finalize(&self) -> Result<(), CkrError> {
         call!(self, C_Finalize(ptr::null_mut()))
     }
 
     /// `CK_INFO`, for people.
-    pub(crate) fn info(&self) -> Result<ck::CK_INFO, CkrError> {
+    ///
+    /// # Safety
+    /// The library is initialised, and stays so meanwhile.
+    pub(super) unsafe fn info(&self) -> Result<ck::CK_INFO, CkrError> {
         let mut info = ck::CK_INFO::default();
         call!(self, C_GetInfo(&raw mut info))?;
         Ok(info)
     }
 
     /// Slots, with or without a token in them.
-    pub(crate) fn slots(&self, with_token: bool) -> Result<Vec<SlotId>, CkrError> {
+    ///
+    /// # Safety
+    /// The library is initialised, and stays so meanwhile.
+    pub(super) unsafe fn slots(&self, with_token: bool) -> Result<Vec<SlotId>, CkrError> {
         let present = if with_token { ck::CK_TRUE } else { ck::CK_FALSE };
         loop {
             let mut count: ck::CK_ULONG = 0;
@@ -117,37 +126,33 @@ impl Functions {
         }
     }
 
-    pub(crate) fn slot_info(&self, slot: SlotId) -> Result<ck::CK_SLOT_INFO, CkrError> {
+    /// `CK_SLOT_INFO`.
+    ///
+    /// # Safety
+    /// The library is initialised, and stays so meanwhile.
+    pub(super) unsafe fn slot_info(&self, slot: SlotId) -> Result<ck::CK_SLOT_INFO, CkrError> {
         let mut info = ck::CK_SLOT_INFO::default();
         call!(self, C_GetSlotInfo(slot, &raw mut info))?;
         Ok(info)
     }
 
-    pub(crate) fn token_info(&self, slot: SlotId) -> Result<ck::CK_TOKEN_INFO, CkrError> {
+    /// `CK_TOKEN_INFO`.
+    ///
+    /// # Safety
+    /// The library is initialised, and stays so meanwhile.
+    pub(super) unsafe fn token_info(&self, slot: SlotId) -> Result<ck::CK_TOKEN_INFO, CkrError> {
         let mut info = ck::CK_TOKEN_INFO::default();
         call!(self, C_GetTokenInfo(slot, &raw mut info))?;
         Ok(info)
     }
 
-    /// A serial session, read-only where the module has such.
-    pub(crate) fn open_session(&self, slot: SlotId, read_write: bool) -> Result<SessionHandle, CkrError> {
-        let mut session: SessionHandle = 0;
-        let flags = ck::CKF_SERIAL_SESSION | if read_write { ck::CKF_RW_SESSION } else { 0 };
-        call!(
-            self,
-            C_OpenSession(slot, flags, ptr::null_mut(), None, &raw mut session)
-        )?;
-        Ok(session)
-    }
-
-    pub(crate) fn close_session(&self, session: SessionHandle) -> Result<(), CkrError> {
-        call!(self, C_CloseSession(session))
-    }
-
     /// `C_SignInit` and one `C_Sign` into `out`, whose length must be the signature's. Answers how much was written.
     ///
     /// After any error the session must be closed: whether the operation is still active is the module's secret.
-    pub(crate) fn sign(
+    ///
+    /// # Safety
+    /// The library is initialised, and stays so meanwhile; and no other thread uses the session meanwhile.
+    pub(super) unsafe fn sign(
         &self,
         session: SessionHandle,
         mechanism: u64,
@@ -178,34 +183,4 @@ impl Functions {
         )?;
         Ok(usize::try_from(written).unwrap_or(usize::MAX).min(out.len()))
     }
-}
-
-/// Sets variables that PKCS#11 modules read at `C_Initialize`, such as `SOFTHSM2_CONF`. Call it first in `main`, before the
-/// runtime or anything else starts a thread.
-///
-/// # Errors
-/// A sentence, where another thread already runs (looked up in `/proc` where there is one): a change of the environment while somebody reads it
-/// is undefined behaviour (`setenv`, POSIX.1).
-pub fn set_module_environment<K, V>(variables: impl IntoIterator<Item = (K, V)>) -> Result<(), String>
-where
-    K: AsRef<std::ffi::OsStr>,
-    V: AsRef<std::ffi::OsStr>,
-{
-    let mut variables = variables.into_iter().peekable();
-    if variables.peek().is_none() {
-        return Ok(());
-    }
-    let threads = std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count);
-    if threads > 1 {
-        return Err(format!(
-            "the environment of PKCS#11 modules must be set before the first thread starts, and {threads} run; \
-             set it outside, or run the module in a child process (isolation)"
-        ));
-    }
-    for (name, value) in variables {
-        // SAFETY: no other thread runs, so nobody reads the environment meanwhile (checked above; elsewhere than on Linux the
-        // documentation obliges the caller).
-        unsafe { std::env::set_var(name, value) };
-    }
-    Ok(())
 }
