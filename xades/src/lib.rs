@@ -31,7 +31,7 @@ pub use encoding::Encoding;
 pub use error::{Fault, Inside, Label, Position, Reason, Refusal, RefusalKind};
 pub use limits::Limits;
 pub use policy::Policy;
-pub use prepare::{Prepared, Preparer, Sealer, Sealing, Unverified, prepare};
+pub use prepare::{Digested, OtherDigest, Prepared, Preparer, Sealer, Sealing, Unverified, prepare};
 pub use profile::DocumentType;
 pub use scope::{Ns, Scope};
 pub use splice::Seal;
