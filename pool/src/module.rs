@@ -17,7 +17,7 @@ use crate::config::InitArgs;
 use crate::driver::{Driver, FoundKey, Made, SignCall, TokenFacts, TokenFlags, TokenSession};
 use crate::error::OpenError;
 use crate::sys::{Functions, SessionHandle, SlotId};
-use crate::{cpu, keys};
+use crate::{cpu, keys, ladder};
 
 /// A module in this process.
 pub(crate) struct LocalModule {
@@ -213,10 +213,14 @@ impl Driver for LocalModule {
     }
 
     fn tokens(&self) -> Result<Vec<TokenFacts>, CkrError> {
-        self.functions
+        let facts = self
+            .functions
             .slots(true)?
             .into_iter()
-            .map(|slot| facts(&self.functions, slot))
+            .map(|slot| facts(&self.functions, slot));
+        // One that goes while it is looked at is not there, and the others are.
+        facts
+            .filter(|facts| !matches!(facts, Err(error) if ladder::is_absence(error)))
             .collect()
     }
 

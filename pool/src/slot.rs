@@ -154,6 +154,8 @@ pub(crate) struct Counters {
     /// Of them, those that came back.
     pub(crate) late: AtomicU64,
     pub(crate) openings: AtomicU64,
+    /// Of them, those that found the token and went on to its login; logins alone count too.
+    pub(crate) logins: AtomicU64,
     pub(crate) recoveries: [AtomicU64; Recovery::ALL.len()],
     pub(crate) reinitialisations: AtomicU64,
     pub(crate) heartbeats: AtomicU64,

@@ -96,6 +96,10 @@ fn main() -> ExitCode {
             ),
             test("a_key_is_never_looked_up_for_a_signature", a_key_is_never_looked_up),
             test("a_removed_token_fails_over_and_gets_its_share_back", a_removed_token),
+            test(
+                "a_token_that_is_back_is_in_service_at_once_however_long_it_was_away",
+                back_at_once,
+            ),
             test("random_failures_lose_nothing", random_failures),
             test("a_slow_hsm_is_kept_busy_by_as_many_sessions_as_engines", a_slow_hsm),
             // The last one: the module is known for it from then on.
@@ -710,6 +714,35 @@ async fn a_removed_token() {
     let share = |token: usize| after.tokens[token].signatures - before.tokens[token].signatures;
     println!("    share after the return: east {}, west {}", share(0), share(1));
     assert!(share(0) * 4 > share(1), "rebalanced");
+    close(pool).await;
+}
+
+async fn back_at_once() {
+    let mut config = faulty("patient");
+    // What grows has grown: nothing more than a look is due while this test runs.
+    config.backoff_min = Duration::from_secs(600);
+    config.backoff_max = Duration::from_secs(600);
+    let (pool, _) = open(vec![config]).await;
+    command("remove patient");
+    let load = Load::start(&pool, &pool.keys()[0], 1);
+    until(&pool, "the circuit opens", |pool| {
+        matches!(pool.status().tokens[0].state, SlotState::Open { attempts: 1, .. })
+    })
+    .await;
+    let before = (stat("C_Login"), stat("C_GetSlotList"));
+    until(&pool, "it is looked for", |_| stat("C_GetSlotList") >= before.1 + 4).await;
+    assert_eq!(stat("C_Login"), before.0, "a look costs no login");
+    let recoveries = pool.status().tokens[0].recoveries;
+    command("return patient");
+    let back = until(&pool, "it is back", |pool| pool.status().is_ready()).await;
+    assert_eq!(stat("C_Login"), before.0 + 1);
+    assert_eq!(
+        pool.status().tokens[0].recoveries.iter().sum::<u64>(),
+        recoveries.iter().sum::<u64>() + 1,
+        "looks are no attempts"
+    );
+    let tally = load.stop().await;
+    report("away for long", &tally, back);
     close(pool).await;
 }
 

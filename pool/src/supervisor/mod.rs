@@ -78,6 +78,8 @@ struct Watched {
     latch: Latch,
     /// Result of the first opening, until it is reported.
     first: Option<Result<(), OpenError>>,
+    /// Attempts that went as far as the login, up to the last that was concluded.
+    logins: u64,
 }
 
 /// How a supervisor tells how the first opening went: one result per slot.
@@ -99,6 +101,7 @@ impl Supervisor {
                     latch: Latch::of(state_dir, &slot.name),
                     slot,
                     first: None,
+                    logins: 0,
                 }
             })
             .collect();
@@ -138,8 +141,8 @@ impl Supervisor {
         let circuits = self
             .slots
             .iter()
-            .filter_map(|w| w.ladder.due())
-            .map(|due| due.saturating_duration_since(now));
+            .filter_map(|w| w.ladder.wakes())
+            .map(|wakes| wakes.saturating_duration_since(now));
         let heartbeats = self
             .slots
             .iter()

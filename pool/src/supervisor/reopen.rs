@@ -55,6 +55,7 @@ impl Supervisor {
         let id = facts.slot;
         bounded(&self.shared, slot, "C_OpenSession", move |driver| driver.open(id))?;
         lock(&slot.opened).facts = Some(facts.clone());
+        slot.counters.logins.fetch_add(1, Ordering::Relaxed);
         self.log_in(at, facts.slot, &facts)?;
         let found = bounded(&self.shared, slot, "C_FindObjects", move |driver| driver.discover(id))?;
         for key in &found {
