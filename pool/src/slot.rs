@@ -31,6 +31,8 @@ pub(crate) struct Slot {
     epoch: AtomicU64,
     logins: AtomicU64,
     pub(crate) counters: Counters,
+    /// Whether its keys were found at least once since the pool was opened.
+    pub(crate) read: AtomicBool,
     /// Since when the supervisor works on this slot, in nanoseconds of the pool's clock; 0: it does not.
     pub(crate) recovering_since: AtomicU64,
 }
@@ -235,6 +237,7 @@ impl Slot {
             epoch: AtomicU64::new(0),
             logins: AtomicU64::new(0),
             counters: Counters::default(),
+            read: AtomicBool::new(false),
             recovering_since: AtomicU64::new(0),
         }
     }

@@ -11,7 +11,10 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use common::{Load, Tally, close, test};
-use muhurdar_pool::{Config, Key, Pin, Pool, Recovery, SignError, SignInput, Signed, SlotState, TokenConfig};
+use muhurdar_pool::admin::{Generate, Module};
+use muhurdar_pool::{
+    Config, Curve, InitArgs, Key, Pin, Pool, Recovery, SignError, SignInput, Signed, SlotState, TokenConfig,
+};
 
 fn main() -> ExitCode {
     let Some(softhsm) = muhurdar_pool::admin::find_softhsm2() else {
@@ -99,6 +102,10 @@ fn main() -> ExitCode {
             test(
                 "a_token_that_is_back_is_in_service_at_once_however_long_it_was_away",
                 back_at_once,
+            ),
+            test(
+                "what_a_token_holds_that_was_away_at_the_start_is_told",
+                away_at_the_start,
             ),
             test("random_failures_lose_nothing", random_failures),
             test("a_slow_hsm_is_kept_busy_by_as_many_sessions_as_engines", a_slow_hsm),
@@ -744,6 +751,39 @@ async fn back_at_once() {
     let tally = load.stop().await;
     report("away for long", &tally, back);
     close(pool).await;
+}
+
+async fn away_at_the_start() {
+    let mut west = common::token("west-late", &[Generate::Ec(Curve::P256)]);
+    west.module = module();
+    west.backoff_min = Duration::from_millis(20);
+    let east = faulty("east-early");
+    // The module listens to commands once it is loaded.
+    drop(Module::open(&module(), InitArgs::OsLocking).unwrap());
+    command("remove west-late");
+    let pool = Pool::open(Config::new(vec![east, west])).await.unwrap();
+    let mut found = pool.discoveries();
+    let holds = |pool: &Pool| pool.keys().iter().any(|key| key.label == "west-late 0");
+    assert!(!holds(&pool));
+    match pool.unread() {
+        Some(SignError::Unavailable { reason, retry_after }) => {
+            assert!(reason.contains("west-late") && !reason.contains("east"), "{reason}");
+            assert!(retry_after.is_some(), "it may come at any time");
+        }
+        other => panic!("nobody could look into west: {other:?}"),
+    }
+    command("return west-late");
+    tokio::time::timeout(Duration::from_secs(20), found.changed())
+        .await
+        .expect("it is told")
+        .unwrap();
+    assert!(holds(&pool));
+    assert!(pool.unread().is_none());
+    // Read again, it holds what it held: no news.
+    until(&pool, "west is in service", |pool| pool.status().tokens[1].is_ready()).await;
+    pool.rediscover_all().await;
+    assert!(!found.has_changed().unwrap());
+    pool.close().await;
 }
 
 async fn random_failures() {

@@ -3,8 +3,10 @@
 //! ever do that to the same module at once.
 //!
 //! Here is the thread and what it hears; `climb` does what the ladder orders, and each rung has its file: `login`, `reopen`, `reinitialise`.
+//! `found` tells everybody what is on a token.
 
 mod climb;
+mod found;
 mod login;
 mod reinitialise;
 mod reopen;
