@@ -107,6 +107,10 @@ fn main() -> ExitCode {
                 "what_a_token_holds_that_was_away_at_the_start_is_told",
                 away_at_the_start,
             ),
+            test(
+                "an_operators_word_reaches_a_pool_that_runs_and_is_good_for_one_login",
+                an_operators_word,
+            ),
             test("random_failures_lose_nothing", random_failures),
             test("a_slow_hsm_is_kept_busy_by_as_many_sessions_as_engines", a_slow_hsm),
             // The last one: the module is known for it from then on.
@@ -783,6 +787,30 @@ async fn away_at_the_start() {
     until(&pool, "west is in service", |pool| pool.status().tokens[1].is_ready()).await;
     pool.rediscover_all().await;
     assert!(!found.has_changed().unwrap());
+    pool.close().await;
+}
+
+async fn an_operators_word() {
+    let (state, pins) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let pin = pins.path().join("pin");
+    std::fs::write(&pin, "771133").unwrap();
+    let mut wrong = faulty("wrong-pin");
+    wrong.pin = Pin::file(&pin);
+    let mut config = Config::new(vec![faulty("right-pin"), wrong]);
+    config.state_dir = Some(state.path().to_owned());
+    let pool = Pool::open(config).await.unwrap();
+    let is_latched = |pool: &Pool| matches!(pool.status().tokens[1].state, SlotState::Latched { .. });
+    assert!(is_latched(&pool));
+    let tries = stat("C_Login");
+    muhurdar_pool::unlatch(state.path(), "wrong-pin").unwrap();
+    until(&pool, "the word is heard", |_| stat("C_Login") > tries).await;
+    until(&pool, "it is wrong as before", is_latched).await;
+    pause(2500).await;
+    assert_eq!(stat("C_Login"), tries + 1, "one word, one login");
+    std::fs::write(&pin, common::PIN).unwrap();
+    muhurdar_pool::unlatch(state.path(), "wrong-pin").unwrap();
+    until(&pool, "the PIN is right", |pool| pool.status().tokens[1].is_ready()).await;
+    assert_eq!(stat("C_Login"), tries + 2);
     pool.close().await;
 }
 
