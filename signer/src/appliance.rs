@@ -3,13 +3,13 @@
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
-use jiff::Timestamp;
 use muhurdar_pool::Pool;
-use tokio::time::MissedTickBehavior;
+use tokio::{sync::watch, time::MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     admission::{Door, Gate},
+    catalogue::{self, Catalogue},
     compute::Compute,
     config::{Config, RsaMechanism},
     idempotency::{Idempotency, Memory},
@@ -17,7 +17,7 @@ use crate::{
     pace::Watch,
     pipeline::{Large, Pipeline, Rules},
     reload::{self, Reloader},
-    seals::{self, Seals},
+    seals,
     server::{Health, ServeError, Server, admin::Admin},
     telemetry::Metrics,
     tokens,
@@ -37,6 +37,7 @@ pub struct Appliance {
     server: Server,
     admin: Admin,
     config: Config,
+    found: watch::Receiver<u64>,
 }
 
 /// Why the appliance cannot start.
@@ -82,8 +83,9 @@ impl Appliance {
             None => Vec::new(),
         };
         let pool = Pool::open_with_queue(tokens::pool_config(&config)?, Box::new(Turns::default())).await?;
-        let seals = Seals::new(&pool.keys(), &extra, Timestamp::now());
-        if seals.is_empty() {
+        let found = pool.discoveries();
+        let seals = Catalogue::new(&pool, extra);
+        if seals.load().is_empty() {
             tracing::warn!("no token holds a seal: a key with a certificate whose subject has a VKN or TCKN");
         }
         let metrics = Metrics::new()?;
@@ -97,7 +99,7 @@ impl Appliance {
             ),
             gate,
             answers: Idempotency::new(Box::new(Memory::new(&config.idempotency))),
-            seals: ArcSwap::from_pointee(seals),
+            seals,
             pool,
             compute: Compute::new(config.sealing.digest_threads(), metrics.digest_batches())
                 .map_err(StartError::Threads)?,
@@ -112,6 +114,7 @@ impl Appliance {
             server,
             admin,
             config,
+            found,
         })
     }
 
@@ -148,6 +151,7 @@ impl Appliance {
             server,
             admin,
             config,
+            found,
         } = self;
         let drain_timeout = config.server.drain_timeout;
         let (health, notifier) = (server.health(), Notifier::start());
@@ -160,6 +164,7 @@ impl Appliance {
             admin_end.clone().cancelled_owned(),
         ));
         let mut serving = tokio::spawn(server.serve(Arc::clone(&pipeline), end.clone().cancelled_owned()));
+        tokio::spawn(catalogue::follow(Arc::clone(&pipeline), found, end.clone()));
         let looking = watch_readiness(Arc::clone(&pipeline), health.clone(), notifier.clone(), end.clone());
         let readiness = tokio::spawn(looking);
         tokio::spawn(keep_alive(Arc::clone(&pipeline), notifier.clone()));

@@ -12,7 +12,7 @@ use std::{sync::Arc, time::Instant};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use jiff::Timestamp;
-use muhurdar_pool::{Hash, Pool, SignInput, Signed};
+use muhurdar_pool::{Hash, Pool, SignError, SignInput, Signed};
 use muhurdar_xades::{self as xades, DigestAlgorithm, DocumentType, Policy, Prepared, Sealer, Sealing};
 
 pub(crate) use self::large::{Large, MAX_PIECE};
@@ -24,11 +24,12 @@ pub use self::{
 };
 use crate::{
     admission::{Admitted, Caller, Door, Errand, Gate},
+    catalogue::Catalogue,
     compute::Compute,
     config::{Call, Priority, UnnamedSealer, is_taxpayer},
     idempotency::Idempotency,
-    refusal::Refusal,
-    seals::{Seal, Seals},
+    refusal::{LATER, Refusal},
+    seals::Seal,
     telemetry::{Metrics, Stage},
     trace::{self, Recorder},
 };
@@ -73,7 +74,7 @@ pub struct Pipeline {
     pub(crate) gate: Arc<Gate>,
     pub(crate) door: Door,
     pub(crate) answers: Arc<Idempotency>,
-    pub(crate) seals: ArcSwap<Seals>,
+    pub(crate) seals: Catalogue,
     pub(crate) pool: Pool,
     pub(crate) compute: Compute,
     pub(crate) large: Large,
@@ -117,10 +118,9 @@ impl Pipeline {
     }
 
     async fn seal_unmeasured(&self, caller: &Caller, request: Request) -> Result<Sealed, Refusal> {
-        let now = Timestamp::now();
         caller.may(Call::Seal)?;
-        let seal = self.seal_of(caller, &request.taxpayer)?;
-        seal.usable(now)?;
+        // Who has no seal is told so before anything is waited for.
+        self.seal_of(caller, &request.taxpayer, Timestamp::now())?;
         let errand = Errand {
             priority: request.priority,
             bytes: request.document.len(),
@@ -128,6 +128,9 @@ impl Pipeline {
         };
         let mut admitted = self.door.admit(caller, errand).await?;
 
+        // Which certificate seals, and when, is a matter of now and not of when the queue was entered.
+        let now = Timestamp::now();
+        let seal = self.seal_of(caller, &request.taxpayer, now)?;
         let document = request.document;
         let rules = self.rules.load_full();
         let policy = rules.forms.policy(&caller.name, &request.taxpayer);
@@ -136,7 +139,7 @@ impl Pipeline {
             .digest(document.clone(), &seal, policy, limits, expect, now)
             .await?;
         caller.may_have_sealed(prepared.document_type())?;
-        right_taxpayer(&prepared, &request.taxpayer, rules.unnamed_sealer)?;
+        right_taxpayer(prepared.sealer(), &request.taxpayer, rules.unnamed_sealer)?;
         let described = Described::of(&prepared);
         let (token, element) = self.sign(prepared, &seal, &admitted).await?;
         admitted.signed();
@@ -168,11 +171,18 @@ impl Pipeline {
     /// ACCESS where not, SEAL_UNKNOWN where there is none.
     pub fn permits(&self, caller: &Caller, call: Call, taxpayer: &str) -> Result<(), Refusal> {
         caller.may(call)?;
-        self.seal_of(caller, taxpayer).map(drop)
+        self.known_seal(caller, taxpayer, Timestamp::now()).map(drop)
     }
 
-    /// The seal that a caller means. To one who may not use it, it does not matter whether there is one.
-    fn seal_of(&self, caller: &Caller, taxpayer: &str) -> Result<Arc<Seal>, Refusal> {
+    /// The seal that a caller means, which must be able to seal now.
+    fn seal_of(&self, caller: &Caller, taxpayer: &str, now: Timestamp) -> Result<Arc<Seal>, Refusal> {
+        let seal = self.known_seal(caller, taxpayer, now)?;
+        seal.usable(now)?;
+        Ok(seal)
+    }
+
+    /// The same, whether it can or not. To one who may not use it, it does not matter whether there is one.
+    fn known_seal(&self, caller: &Caller, taxpayer: &str, now: Timestamp) -> Result<Arc<Seal>, Refusal> {
         if !is_taxpayer(taxpayer) {
             let problem = "must be a VKN (10 digits) or a TCKN (11 digits)".to_owned();
             return Err(Refusal::Request {
@@ -182,10 +192,20 @@ impl Pipeline {
         }
         caller.may_seal_for(taxpayer)?;
         let seals = self.seals.load();
-        seals
-            .get(taxpayer)
-            .cloned()
-            .ok_or_else(|| Refusal::SealUnknown(taxpayer.to_owned()))
+        seals.at(taxpayer, now).cloned().ok_or_else(|| self.no_seal(taxpayer))
+    }
+
+    /// Why there is no seal of a taxpayer: nowhere, or on a token that nobody could look into yet.
+    pub(crate) fn no_seal(&self, taxpayer: &str) -> Refusal {
+        match self.pool.unread() {
+            Some(SignError::Unavailable { reason, retry_after }) => Refusal::TokenUnavailable {
+                message: format!(
+                    "no seal of taxpayer {taxpayer} is on the tokens that were read so far; others were not yet: {reason}"
+                ),
+                retry_after: retry_after.unwrap_or(LATER),
+            },
+            _ => Refusal::SealUnknown(taxpayer.to_owned()),
+        }
     }
 
     /// Canonicalizes and digests, in one pass over the document.
@@ -293,8 +313,8 @@ impl Pipeline {
 }
 
 /// The seal must be that of whom the document names as its sealer (contract, promise 2).
-fn right_taxpayer(prepared: &Prepared, taxpayer: &str, unnamed: UnnamedSealer) -> Result<(), Refusal> {
-    let (place, named) = match prepared.sealer() {
+fn right_taxpayer(sealer: &Sealer, taxpayer: &str, unnamed: UnnamedSealer) -> Result<(), Refusal> {
+    let (place, named) = match sealer {
         Sealer::Signature(named) => ("cac:Signature", named),
         Sealer::Identity(named) => ("the document's own identity fields", named),
         Sealer::Unnamed if unnamed == UnnamedSealer::Allow => return Ok(()),

@@ -135,11 +135,13 @@ impl SealService for Sealing {
     ) -> Result<Response<Self::SealLargeStream>, Status> {
         let caller = self.caller(&request)?;
         caller.may(Call::Seal).map_err(|refusal| status(&refusal))?;
-        let deadline = deadline(request.metadata());
+        let (deadline, peer) = (deadline(request.metadata()), peer(&request));
         let (answers, out) = mpsc::channel(2);
         let call = LargeCall {
             origin: self.pipeline.recorder.origin(Method::SealLarge, request.metadata()),
             pipeline: Arc::clone(&self.pipeline),
+            live: Arc::clone(&self.live),
+            peer,
             caller,
             deadline,
             answers,
@@ -175,12 +177,12 @@ impl SealService for Sealing {
             0 => MAX_PAGE,
             n => n.min(MAX_PAGE),
         };
-        let seals = self.pipeline.seals.load();
+        let (seals, now) = (self.pipeline.seals.load(), jiff::Timestamp::now());
         let mut visible = seals
-            .after(&request.page_token)
+            .after(&request.page_token, now)
             .filter(|s| caller.may_use(&s.taxpayer))
             .peekable();
-        let page: Vec<_> = visible.by_ref().take(size).map(|seal| seal_info(seal)).collect();
+        let page: Vec<_> = visible.by_ref().take(size).map(|seal| seal_info(seal, now)).collect();
         let more = visible.peek().is_some();
         let next_page_token = page
             .last()
@@ -200,11 +202,15 @@ impl SealService for Sealing {
         let caller = self.caller(&request)?;
         caller.may(Call::List).map_err(|refusal| status(&refusal))?;
         let taxpayer = request.into_inner().taxpayer;
-        let seals = self.pipeline.seals.load();
-        let seal = seals.get(&taxpayer).filter(|s| caller.may_use(&s.taxpayer));
-        let seal = seal.ok_or_else(|| status(&Refusal::SealUnknown(taxpayer)))?;
+        // To one who may not use it, it does not matter whether there is one.
+        if !caller.may_use(&taxpayer) {
+            return Err(status(&Refusal::SealUnknown(taxpayer)));
+        }
+        let (seals, now) = (self.pipeline.seals.load(), jiff::Timestamp::now());
+        let seal = seals.at(&taxpayer, now);
+        let seal = seal.ok_or_else(|| status(&self.pipeline.no_seal(&taxpayer)))?;
         Ok(Response::new(wire::GetSealResponse {
-            seal: Some(seal_info(seal)),
+            seal: Some(seal_info(seal, now)),
         }))
     }
 }

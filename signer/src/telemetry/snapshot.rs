@@ -229,13 +229,14 @@ impl Snapshot {
 
     /// When the first seal ends, or has ended: a seal that has expired is the one to know of.
     pub(super) fn seals(&mut self, seals: &Seals, now: Timestamp) {
-        let sealing = seals.iter().filter(|seal| seal.certificate.fits_profile().is_ok());
-        let left = sealing.map(|seal| seal.certificate.not_after().duration_since(now).as_secs_f64());
+        let sealing = seals.all_at(now).filter(|seal| seal.certificate.fits_profile().is_ok());
+        let ends = sealing.filter_map(|seal| seals.until(&seal.taxpayer, now));
+        let left = ends.map(|end| end.duration_since(now).as_secs_f64());
         let soonest = left.reduce(f64::min);
         self.family(
             MetricType::GAUGE,
             "muhurdar_seal_expiry_days",
-            "Days until the first seal expires; negative where one has and there is no other for its taxpayer",
+            "Days until the first taxpayer is without a seal, successors that are there counted; negative where one is already",
             soonest.map(|seconds| (vec![("which", "soonest")], seconds / 86_400.0)),
         );
     }
