@@ -22,6 +22,7 @@ use crate::{
     seals::{self, CertificateFolderError},
     server::{Live, TlsError, Trust, warn_of_a_stale_list},
     telemetry::Reload,
+    tokens,
 };
 
 /// Why a new configuration was not taken over.
@@ -99,6 +100,16 @@ impl Reloader {
             [folder.clone()].into_iter().chain(entries)
         });
         named.chain(folder).collect()
+    }
+
+    /// What a command beside this service changes on a token, it announces in this file.
+    fn announcement(&self) -> Option<PathBuf> {
+        tokens::announcement(&self.config)
+    }
+
+    /// Reads the tokens anew: what a key ceremony has brought to one of them.
+    async fn read_tokens(&self) {
+        self.pipeline.pool.rediscover_all().await;
     }
 
     /// Reads everything anew and takes it over, or leaves everything as it is. Both are in the log.

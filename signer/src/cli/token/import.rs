@@ -39,10 +39,11 @@ impl Import {
             .extension()
             .is_some_and(|e| e.eq_ignore_ascii_case("pfx") || e.eq_ignore_ascii_case("p12"));
         if pkcs12 {
-            self.pkcs12(&bytes)
+            self.pkcs12(&bytes)?;
         } else {
-            self.certificate(&bytes)
+            self.certificate(&bytes)?;
         }
+        self.which.announce()
     }
 
     fn certificate(&self, bytes: &[u8]) -> Result<(), Failure> {
