@@ -1,6 +1,11 @@
 //! The life of the process: open the tokens, learn the seals, listen, serve, drain.
 
-use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::Path,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use arc_swap::ArcSwap;
 use muhurdar_pool::Pool;
@@ -18,7 +23,7 @@ use crate::{
     pipeline::{Large, Pipeline, Rules},
     reload::{self, Reloader},
     seals,
-    server::{Health, ServeError, Server, admin::Admin},
+    server::{Health, Live, ServeError, Server, admin::Admin},
     telemetry::Metrics,
     tokens,
     trace::{Recorder, TraceError},
@@ -156,6 +161,7 @@ impl Appliance {
         let drain_timeout = config.server.drain_timeout;
         let (health, notifier) = (server.health(), Notifier::start());
         let (end, admin_end) = (CancellationToken::new(), CancellationToken::new());
+        let live = server.live();
         let reloader = Reloader::new(source.to_owned(), config, Arc::clone(&pipeline), server.live());
         tokio::spawn(reload::watch(reloader, notifier.clone(), end.clone()).map_err(ServeError::Signals)?);
         let admin = tokio::spawn(admin.serve(
@@ -165,6 +171,7 @@ impl Appliance {
         ));
         let mut serving = tokio::spawn(server.serve(Arc::clone(&pipeline), end.clone().cancelled_owned()));
         tokio::spawn(catalogue::follow(Arc::clone(&pipeline), found, end.clone()));
+        tokio::spawn(watch_trust(live, end.clone()));
         let looking = watch_readiness(Arc::clone(&pipeline), health.clone(), notifier.clone(), end.clone());
         let readiness = tokio::spawn(looking);
         tokio::spawn(keep_alive(Arc::clone(&pipeline), notifier.clone()));
@@ -212,6 +219,18 @@ impl Appliance {
 fn flatten(ended: Result<Result<(), ServeError>, tokio::task::JoinError>) -> Result<(), ServeError> {
     // Only a panic of the transport ends the task without a result; the panic hook has written it.
     ended.unwrap_or(Ok(()))
+}
+
+/// Says, once for each set of TLS files, that one of them has run out: they were good when they were read.
+async fn watch_trust(live: Arc<Live>, end: CancellationToken) {
+    let mut said = None;
+    while !end.is_cancelled() {
+        live.trust().warn_of_what_has_run_out(&mut said, SystemTime::now());
+        tokio::select! {
+            () = tokio::time::sleep(READINESS_INTERVAL) => {}
+            () = end.cancelled() => {}
+        }
+    }
 }
 
 async fn watch_readiness(pipeline: Arc<Pipeline>, health: Health, notifier: Notifier, end: CancellationToken) {

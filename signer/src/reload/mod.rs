@@ -20,7 +20,7 @@ use crate::{
     config::{Config, ConfigError},
     pipeline::{Pipeline, Rules},
     seals::{self, CertificateFolderError},
-    server::{Live, TlsError, Trust, warn_of_a_stale_list},
+    server::{Live, TlsError, Trust},
     telemetry::Reload,
     tokens,
 };
@@ -144,7 +144,6 @@ impl Reloader {
                 "new TLS files"
             );
         }
-        warn_of_a_stale_list(&trust);
         if !changes.restart.is_empty() {
             let keys = changes.restart.join(", ");
             tracing::warn!(keys, "changed, but only a restart takes these over");

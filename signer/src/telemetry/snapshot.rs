@@ -1,6 +1,8 @@
 //! What other rooms count or hold, told to Prometheus as it is when it asks: counters as counters, and series of what is
 //! there, so that a token's old cap or a client that was removed leaves none behind.
 
+use std::time::SystemTime;
+
 use jiff::Timestamp;
 use muhurdar_pool::{Pool, Recovery, SlotState, Status, TokenStatus};
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
@@ -8,6 +10,7 @@ use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricT
 use crate::{
     admission::{Access, Gate},
     seals::Seals,
+    server::Facts,
 };
 
 /// Return values of tokens in trouble, whose counters are there before the first of them; others begin with their first.
@@ -240,10 +243,35 @@ impl Snapshot {
             soonest.map(|seconds| (vec![("which", "soonest")], seconds / 86_400.0)),
         );
     }
+
+    /// How long the TLS files are good for.
+    fn trust(&mut self, facts: &Facts, now: SystemTime) {
+        self.family(
+            MetricType::GAUGE,
+            "muhurdar_server_certificate_expiry_days",
+            "Days until the listener's certificate ends; negative where it has, and clients refuse the connection",
+            facts.ends.map(|end| (Vec::new(), days_until(end, now))),
+        );
+        self.family(
+            MetricType::GAUGE,
+            "muhurdar_client_crl_expiry_days",
+            "Days until the first nextUpdate of server.tls.crl; negative where newer revocations are missing",
+            facts.next_update.map(|end| (Vec::new(), days_until(end, now))),
+        );
+    }
+}
+
+/// Days until something ends.
+fn days_until(end: SystemTime, now: SystemTime) -> f64 {
+    let seconds = match end.duration_since(now) {
+        Ok(left) => left.as_secs_f64(),
+        Err(past) => -past.duration().as_secs_f64(),
+    };
+    seconds / 86_400.0
 }
 
 /// Everything that is told as it is now.
-pub(super) fn snapshot(gate: &Gate, access: &Access, pool: &Pool, seals: &Seals) -> Vec<MetricFamily> {
+pub(super) fn snapshot(gate: &Gate, access: &Access, pool: &Pool, seals: &Seals, facts: &Facts) -> Vec<MetricFamily> {
     let status = pool.status();
     let mut snapshot = Snapshot::default();
     snapshot.gate(gate);
@@ -251,6 +279,7 @@ pub(super) fn snapshot(gate: &Gate, access: &Access, pool: &Pool, seals: &Seals)
     snapshot.cpu(&status);
     snapshot.tokens(&status);
     snapshot.seals(seals, Timestamp::now());
+    snapshot.trust(facts, SystemTime::now());
     snapshot.families()
 }
 
