@@ -3,8 +3,9 @@
 //!
 //! Request → session → login → slot → module → not ready. A failure enters at the rung that its return value names; a recovery that
 //! fails climbs. The first recovery is tried at once, while requests wait; when it fails the circuit opens: requests go
-//! elsewhere or are refused, and the next attempts come with backoff and jitter. The PIN latch stands beside the ladder: nothing climbs out
-//! of it but an operator.
+//! elsewhere or are refused, and the next attempts come with backoff and jitter. Where no attempt got as far as the login, it is looked
+//! between them whether the token is there, as often as ever: a look costs the token nothing, so a token that is back need not wait
+//! for as long as it was away. The PIN latch stands beside the ladder: nothing climbs out of it but an operator.
 
 use std::time::{Duration, Instant};
 
@@ -118,6 +119,8 @@ pub(crate) enum Order {
     Rest,
     /// Close the gate if it is open, and recover at this rung now.
     Recover(Rung),
+    /// See whether the token is there, and open it if so. Where it is not, tell [`Ladder::looked`].
+    Look,
 }
 
 /// Waits between attempts.
@@ -132,6 +135,12 @@ const SESSIONS_IN_A_ROW: u32 = 8;
 /// Failed reopenings after which the module is suspected.
 const SLOT_ATTEMPTS: u32 = 3;
 
+/// Between two looks for a token that is away: with the opening itself, it is in service within a second.
+const LOOK: Duration = Duration::from_millis(500);
+/// A look that takes long, because the module waits for an HSM that does not answer, keeps the supervisor from the module's other slots:
+/// so many times as long is left to them.
+const REST: u32 = 4;
+
 /// A token that stays away may be back where only a fresh C_Initialize sees it (a module that lists its slots once; Luna's HA groups): every
 /// fourth attempt starts the module anew where nobody else is served by it.
 const ANEW: u32 = 4;
@@ -142,6 +151,10 @@ pub(crate) struct Ladder {
     state: SlotState,
     backoff: Backoff,
     due: Option<Instant>,
+    /// When to look whether the token is there, before `due`.
+    look: Option<Instant>,
+    /// Attempts in a row that went as far as the login.
+    logins: u32,
     session_failures: u32,
     successes_seen: u64,
     trust: Trust,
@@ -160,6 +173,8 @@ impl Ladder {
             },
             backoff,
             due: None,
+            look: None,
+            logins: 0,
             session_failures: 0,
             successes_seen: 0,
             trust: Trust::default(),
@@ -175,6 +190,11 @@ impl Ladder {
     /// When the circuit's next attempt is due.
     pub(crate) fn due(&self) -> Option<Instant> {
         self.due
+    }
+
+    /// When [`Ladder::tick`] has something to order by itself.
+    pub(crate) fn wakes(&self) -> Option<Instant> {
+        [self.due, self.look].into_iter().flatten().min()
     }
 
     /// A lane of the current epoch failed. `successes` counts the slot's signatures so far: failures with signatures between them
@@ -245,12 +265,22 @@ impl Ladder {
         }
         self.state = SlotState::Ready;
         self.due = None;
+        self.look = None;
+        self.logins = 0;
         self.session_failures = 0;
         self.successes_seen = successes;
     }
 
-    /// The recovery that was ordered failed with `error`. `alone`: no other slot of the module works.
-    pub(crate) fn still_failing(&mut self, error: &CkrError, found: Rung, alone: bool, now: Instant) -> Order {
+    /// The recovery that was ordered failed with `error`. `alone`: no other slot of the module works. `logged_in`: it went as far as the
+    /// login.
+    pub(crate) fn still_failing(
+        &mut self,
+        error: &CkrError,
+        found: Rung,
+        alone: bool,
+        now: Instant,
+        logged_in: bool,
+    ) -> Order {
         let (tried, attempts, first) = match self.state {
             SlotState::Recovering { rung } => (rung, 0, true),
             SlotState::Open { rung, attempts } => (rung, attempts, false),
@@ -276,8 +306,24 @@ impl Ladder {
             return Order::Recover(next);
         }
         self.state = SlotState::Open { rung: next, attempts };
-        self.due = Some(now + self.wait(attempts));
+        self.logins += u32::from(logged_in);
+        // Only what costs the token something grows rarer: logins by their own number, the rest by that of all.
+        // One that lies keeps its own count.
+        let growing = if logged_in && !self.distrusted {
+            self.logins
+        } else {
+            attempts
+        };
+        self.due = Some(now + self.wait(growing));
+        self.look = (!logged_in).then(|| now + LOOK);
         Order::Rest
+    }
+
+    /// The token that was looked for is not there, and it took so long to see that.
+    pub(crate) fn looked(&mut self, now: Instant, took: Duration) {
+        if let SlotState::Open { .. } = self.state {
+            self.look = Some(now + LOOK.max(took * REST));
+        }
     }
 
     /// Time passes. `alone`: no other slot of the module works and no call is out, so that nobody would be hit if it were started anew.
@@ -297,6 +343,10 @@ impl Ladder {
             SlotState::Open { rung, .. } if self.due.is_none_or(|due| due <= now) => {
                 self.due = None;
                 Order::Recover(rung)
+            }
+            SlotState::Open { .. } if self.look.is_some_and(|look| look <= now) => {
+                self.look = None;
+                Order::Look
             }
             _ => Order::Rest,
         }
@@ -332,6 +382,7 @@ impl Ladder {
     pub(crate) fn latch(&mut self, reason: String) {
         self.state = SlotState::Latched { reason };
         self.due = None;
+        self.look = None;
     }
 
     /// An operator allows one attempt.
@@ -342,6 +393,7 @@ impl Ladder {
                 attempts: 0,
             };
             self.due = None;
+            self.logins = 0;
         }
     }
 
@@ -404,15 +456,18 @@ mod tests {
         assert_eq!(ladder.failed(Rung::Login, 1), Order::Recover(Rung::Login));
         let gone = error("C_Login", ck::CKR_SESSION_HANDLE_INVALID);
         assert_eq!(
-            ladder.still_failing(&gone, Rung::Session, false, now),
+            ladder.still_failing(&gone, Rung::Session, false, now, true),
             Order::Recover(Rung::Slot)
         );
         let broken = error("C_OpenSession", ck::CKR_DEVICE_ERROR);
         assert_eq!(
-            ladder.still_failing(&broken, Rung::Module, false, now),
+            ladder.still_failing(&broken, Rung::Module, false, now, true),
             Order::Recover(Rung::Module)
         );
-        assert_eq!(ladder.still_failing(&broken, Rung::Module, false, now), Order::Rest);
+        assert_eq!(
+            ladder.still_failing(&broken, Rung::Module, false, now, true),
+            Order::Rest
+        );
         assert_eq!(
             ladder.state(),
             &SlotState::Open {
@@ -434,7 +489,10 @@ mod tests {
         let _ = ladder.failed(Rung::Module, 0);
         let broken = error("C_Initialize", ck::CKR_DEVICE_ERROR);
         for attempt in 0..20u32 {
-            assert_eq!(ladder.still_failing(&broken, Rung::Module, false, now), Order::Rest);
+            assert_eq!(
+                ladder.still_failing(&broken, Rung::Module, false, now, true),
+                Order::Rest
+            );
             let wait = ladder.due().expect("an open circuit has a next attempt") - now;
             let whole = Duration::from_millis(100 << attempt.min(12)).min(Duration::from_secs(30));
             assert!(wait >= whole / 2 && wait <= whole, "{attempt}: {wait:?} of {whole:?}");
@@ -450,7 +508,7 @@ mod tests {
         assert_eq!(ladder.failed(Rung::Slot, 0), Order::Recover(Rung::Slot));
         let away = error("C_OpenSession", ck::CKR_TOKEN_NOT_PRESENT);
         for _ in 0..10 {
-            let _ = ladder.still_failing(&away, Rung::Slot, false, now);
+            let _ = ladder.still_failing(&away, Rung::Slot, false, now, false);
             now += Duration::from_secs(31);
             assert_eq!(ladder.tick(now, false), Order::Recover(Rung::Slot));
         }
@@ -464,12 +522,81 @@ mod tests {
         let away = error("C_OpenSession", ck::CKR_TOKEN_NOT_PRESENT);
         let mut tried = Vec::new();
         for _ in 0..8 {
-            let _ = ladder.still_failing(&away, Rung::Slot, false, now);
+            let _ = ladder.still_failing(&away, Rung::Slot, false, now, false);
             now += Duration::from_secs(31);
             tried.push(ladder.tick(now, true));
         }
         let (slot, module) = (Order::Recover(Rung::Slot), Order::Recover(Rung::Module));
         assert_eq!(tried, [slot, slot, module, slot, slot, slot, module, slot]);
+    }
+
+    #[test]
+    fn however_long_a_token_is_away_it_is_looked_for_as_often_as_ever() {
+        let mut now = Instant::now();
+        let mut ladder = ready();
+        assert_eq!(ladder.failed(Rung::Slot, 0), Order::Recover(Rung::Slot));
+        let away = error("C_GetSlotList", ck::CKR_TOKEN_NOT_PRESENT);
+        assert_eq!(ladder.still_failing(&away, Rung::Slot, false, now, false), Order::Rest);
+        let (mut looks, mut attempts) = (0, 0);
+        let end = now + Duration::from_secs(3600);
+        while now < end {
+            let wakes = ladder.wakes().expect("an open circuit wakes by itself");
+            assert!(wakes <= now + LOOK, "it is looked for at every moment");
+            now = wakes;
+            match ladder.tick(now, false) {
+                Order::Look => {
+                    looks += 1;
+                    ladder.looked(now, Duration::from_millis(1));
+                }
+                Order::Recover(Rung::Slot) => {
+                    attempts += 1;
+                    let _ = ladder.still_failing(&away, Rung::Slot, false, now, false);
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(looks > 6000, "{looks}");
+        assert!(attempts < 300, "what is more than a look grows rare: {attempts}");
+    }
+
+    #[test]
+    fn a_login_that_fails_is_not_tried_again_by_looking() {
+        let mut now = Instant::now();
+        let mut ladder = ready();
+        let _ = ladder.failed(Rung::Slot, 0);
+        let away = error("C_OpenSession", ck::CKR_TOKEN_NOT_PRESENT);
+        // Away for long, and then there, but not well.
+        for _ in 0..10 {
+            let _ = ladder.still_failing(&away, Rung::Slot, false, now, false);
+            now = ladder.due().unwrap();
+            let _ = ladder.tick(now, false);
+        }
+        let unwell = error("C_Login", ck::CKR_FUNCTION_FAILED);
+        let mut waits = Vec::new();
+        for _ in 0..4 {
+            let _ = ladder.still_failing(&unwell, Rung::Session, false, now, true);
+            assert_eq!(ladder.wakes(), ladder.due(), "no look between logins");
+            let wait = ladder.due().unwrap() - now;
+            waits.push(wait.as_millis());
+            now += wait;
+            assert!(matches!(ladder.tick(now, false), Order::Recover(_)));
+        }
+        for (wait, whole) in waits.iter().zip([100, 200, 400, 800]) {
+            assert!((whole / 2..=whole).contains(wait), "{waits:?}: by the number of logins");
+        }
+    }
+
+    #[test]
+    fn a_look_that_takes_long_leaves_time_to_the_modules_other_slots() {
+        let now = Instant::now();
+        let mut ladder = ready();
+        let _ = ladder.failed(Rung::Slot, 0);
+        let away = error("C_GetSlotList", ck::CKR_TOKEN_NOT_PRESENT);
+        for _ in 0..12 {
+            let _ = ladder.still_failing(&away, Rung::Slot, false, now, false);
+        }
+        ladder.looked(now, Duration::from_secs(2));
+        assert_eq!(ladder.wakes(), Some(now + Duration::from_secs(8)));
     }
 
     #[test]
@@ -526,11 +653,11 @@ mod tests {
         for alone in [false, true] {
             let mut ladder = ready();
             assert_eq!(loses(&mut ladder, alone), Order::Recover(Rung::Slot));
-            let again = ladder.still_failing(&WRONG_VALUE, Rung::Session, alone, now);
+            let again = ladder.still_failing(&WRONG_VALUE, Rung::Session, alone, now, true);
             assert_eq!(again == Order::Recover(Rung::Module), alone);
             if alone {
                 assert_eq!(
-                    ladder.still_failing(&WRONG_VALUE, Rung::Session, alone, now),
+                    ladder.still_failing(&WRONG_VALUE, Rung::Session, alone, now, true),
                     Order::Rest
                 );
             }

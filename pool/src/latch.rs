@@ -4,6 +4,7 @@
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use crate::driver::TokenFlags;
 
@@ -12,6 +13,8 @@ use crate::driver::TokenFlags;
 pub(crate) struct Latch {
     file: Option<PathBuf>,
     allowed: Option<PathBuf>,
+    /// The operator's word that was heard last, by when it was written.
+    heard: Option<SystemTime>,
 }
 
 /// Whether a login may be tried now.
@@ -42,7 +45,20 @@ impl Latch {
         Self {
             file: state_dir.map(|dir| dir.join(file_name(token, "pin-latched"))),
             allowed: state_dir.map(|dir| dir.join(file_name(token, "pin-allowed"))),
+            heard: None,
         }
+    }
+
+    /// Whether an operator has opened the latch since this was asked last. A word is heard once: where the token itself still
+    /// speaks against a login, it is not said again by nobody.
+    pub(crate) fn word(&mut self) -> bool {
+        let written = |file: &PathBuf| fs::metadata(file).and_then(|found| found.modified()).ok();
+        let word = self.allowed.as_ref().and_then(written);
+        let opened = word.is_some() && word != self.heard && self.standing().is_none();
+        if opened {
+            self.heard = word;
+        }
+        opened
     }
 
     /// What is latched since an earlier run.

@@ -19,7 +19,7 @@ use crate::driver::{Driver, FoundKey, Made, SignCall, TokenFacts, TokenFlags, To
 use crate::error::OpenError;
 use crate::qualify::{MECHANISMS, MechanismFacts};
 use crate::sys::{Functions, SlotId};
-use crate::{cpu, discovery};
+use crate::{cpu, discovery, ladder};
 
 /// A module in this process.
 pub(crate) struct LocalModule {
@@ -242,10 +242,14 @@ impl Driver for LocalModule {
     }
 
     fn tokens(&self) -> Result<Vec<TokenFacts>, CkrError> {
-        self.functions
+        let facts = self
+            .functions
             .slots(true)?
             .into_iter()
-            .map(|slot| facts(&self.functions, slot))
+            .map(|slot| facts(&self.functions, slot));
+        // One that goes while it is looked at is not there, and the others are.
+        facts
+            .filter(|facts| !matches!(facts, Err(error) if ladder::is_absence(error)))
             .collect()
     }
 

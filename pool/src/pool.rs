@@ -72,6 +72,7 @@ impl Pool {
                 .map(|s| s.expect("every slot belongs to one module"))
                 .collect(),
             keys: Table::default(),
+            found: tokio::sync::watch::Sender::new(0),
             clock: Clock::start(),
             queue_limit: config.queue_limit.max(1),
             runtime: tokio::runtime::Handle::current(),
@@ -147,6 +148,25 @@ impl Pool {
         self.shared.keys.list(&self.names)
     }
 
+    /// Changes whenever something else is found on a token than before: when one comes that was away since the start, and when one
+    /// was read again. Ask for it before [`Pool::keys`], so that nothing is missed between.
+    #[must_use]
+    pub fn discoveries(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.shared.found.subscribe()
+    }
+
+    /// Why it is not known yet what some tokens hold; none where each was read at least once.
+    #[must_use]
+    pub fn unread(&self) -> Option<SignError> {
+        let unread = self
+            .shared
+            .slots
+            .iter()
+            .filter(|slot| !slot.read.load(Ordering::Acquire));
+        let mask = unread.fold(0, |mask, slot| mask | TokenMask::one(slot.index).0);
+        (mask != 0).then(|| self.shared.unavailable(TokenMask(mask)))
+    }
+
     /// Which tokens hold a key.
     #[must_use]
     pub fn tokens_of(&self, key: KeyId) -> TokenMask {
@@ -188,6 +208,17 @@ impl Pool {
             token: token.to_owned(),
             error,
         })
+    }
+
+    /// [`Pool::rediscover`] for every token that signs; one that does not is read when it is back. What was found is in the log.
+    pub async fn rediscover_all(&self) {
+        let status = self.status();
+        let there = status.tokens.iter().filter(|token| token.is_ready());
+        for token in there {
+            if let Err(error) = self.rediscover(&token.name).await {
+                tracing::warn!(token = %token.name, %error, "the token could not be read again");
+            }
+        }
     }
 
     fn slot(&self, token: &str) -> Result<usize, OpenError> {

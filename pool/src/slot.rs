@@ -31,6 +31,8 @@ pub(crate) struct Slot {
     epoch: AtomicU64,
     logins: AtomicU64,
     pub(crate) counters: Counters,
+    /// Whether its keys were found at least once since the pool was opened.
+    pub(crate) read: AtomicBool,
     /// Since when the supervisor works on this slot, in nanoseconds of the pool's clock; 0: it does not.
     pub(crate) recovering_since: AtomicU64,
 }
@@ -154,6 +156,8 @@ pub(crate) struct Counters {
     /// Of them, those that came back.
     pub(crate) late: AtomicU64,
     pub(crate) openings: AtomicU64,
+    /// Of them, those that found the token and went on to its login; logins alone count too.
+    pub(crate) logins: AtomicU64,
     pub(crate) recoveries: [AtomicU64; Recovery::ALL.len()],
     pub(crate) reinitialisations: AtomicU64,
     pub(crate) heartbeats: AtomicU64,
@@ -233,6 +237,7 @@ impl Slot {
             epoch: AtomicU64::new(0),
             logins: AtomicU64::new(0),
             counters: Counters::default(),
+            read: AtomicBool::new(false),
             recovering_since: AtomicU64::new(0),
         }
     }

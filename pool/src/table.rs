@@ -1,6 +1,7 @@
 //! The keys of all tokens in one table: the same public key on several tokens is one entry. Entries are never removed, so that a
 //! [`KeyId`] stays what it was; a key that left its tokens has none to sign with.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -18,7 +19,11 @@ pub(crate) struct Entry {
     spki_der: Arc<[u8]>,
     label: String,
     cka_id: Vec<u8>,
-    certificates: RwLock<Vec<Vec<u8>>>,
+    /// Those beside it on each token that holds it, DER.
+    certificates: RwLock<BTreeMap<usize, Vec<Vec<u8>>>>,
+    /// Tokens that hold it.
+    held: AtomicU64,
+    /// Of them, those that it can be used on.
     tokens: AtomicU64,
     /// The public key, parsed once, for each hash that goes with it.
     verifiers: [Option<ParsedPublicKey>; 3],
@@ -35,6 +40,7 @@ impl Entry {
             label: found.label.clone(),
             cka_id: found.cka_id.clone(),
             certificates: RwLock::default(),
+            held: AtomicU64::new(0),
             tokens: AtomicU64::new(0),
             verifiers,
         }
@@ -56,6 +62,18 @@ impl Entry {
     /// Whether a signature over this hash can be verified.
     pub(crate) fn can_verify(&self, hash: Hash) -> bool {
         self.verifiers[hash as usize].is_some()
+    }
+
+    /// Those beside it on any token, without repetition.
+    fn certificates(&self) -> Vec<Vec<u8>> {
+        let by_token = self.certificates.read().unwrap_or_else(PoisonError::into_inner);
+        let mut all: Vec<Vec<u8>> = Vec::new();
+        for certificate in by_token.values().flatten() {
+            if !all.contains(certificate) {
+                all.push(certificate.clone());
+            }
+        }
+        all
     }
 
     /// Verifies a signature; `None` where the hash does not go with the key, so that it cannot be told.
@@ -91,7 +109,7 @@ fn algorithm(kind: KeyKind, hash: Hash) -> Option<&'static dyn VerificationAlgor
 }
 
 /// Handles of one slot's epoch, by key.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Handles(Vec<Option<u64>>);
 
 impl Handles {
@@ -117,6 +135,23 @@ impl Handles {
     }
 }
 
+/// What is different on a token since it was read last.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct News {
+    /// Labels of keys.
+    pub(crate) new_keys: Vec<String>,
+    pub(crate) gone_keys: Vec<String>,
+    /// Certificates beside its keys.
+    pub(crate) new_certificates: usize,
+    pub(crate) gone_certificates: usize,
+}
+
+impl News {
+    pub(crate) fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 #[derive(Default)]
 pub(crate) struct Table {
     entries: RwLock<Vec<Arc<Entry>>>,
@@ -131,11 +166,12 @@ impl Table {
             .cloned()
     }
 
-    /// Takes what a token holds now; answers the handles.
-    pub(crate) fn merge(&self, token: usize, found: &[FoundKey]) -> Handles {
+    /// Takes what a token holds now; answers the handles, and what is different from before.
+    pub(crate) fn merge(&self, token: usize, found: &[FoundKey]) -> (Handles, News) {
         let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
         let bit = TokenMask::one(token).0;
-        let mut handles = Handles::default();
+        let (mut handles, mut news) = (Handles::default(), News::default());
+        let mut beside: BTreeMap<usize, Vec<Vec<u8>>> = BTreeMap::new();
         for key in found.iter().filter(|key| key.refused.is_none()) {
             let Some(kind) = KeyKind::of_spki(&key.spki_der) else {
                 continue;
@@ -148,11 +184,10 @@ impl Table {
                     entries.len() - 1
                 }
             };
-            let entry = &entries[index];
-            let mut certificates = entry.certificates.write().unwrap_or_else(PoisonError::into_inner);
+            let beside = beside.entry(index).or_default();
             for certificate in &key.certificates {
-                if !certificates.contains(certificate) {
-                    certificates.push(certificate.clone());
+                if !beside.contains(certificate) {
+                    beside.push(certificate.clone());
                 }
             }
             if handles.0.len() <= index {
@@ -161,29 +196,45 @@ impl Table {
             handles.0[index] = Some(key.handle);
         }
         for (index, entry) in entries.iter().enumerate() {
-            if handles.0.get(index).copied().flatten().is_some() {
+            let held = handles.0.get(index).copied().flatten().is_some();
+            let before = if held {
                 entry.tokens.fetch_or(bit, Ordering::AcqRel);
+                entry.held.fetch_or(bit, Ordering::AcqRel)
             } else {
                 entry.tokens.fetch_and(!bit, Ordering::AcqRel);
+                entry.held.fetch_and(!bit, Ordering::AcqRel)
+            };
+            match (before & bit != 0, held) {
+                (false, true) => news.new_keys.push(entry.label.clone()),
+                (true, false) => news.gone_keys.push(entry.label.clone()),
+                _ => {}
+            }
+            let now = beside.remove(&index).unwrap_or_default();
+            let mut certificates = entry.certificates.write().unwrap_or_else(PoisonError::into_inner);
+            let before = certificates.get(&token).map_or(&[] as &[_], Vec::as_slice);
+            news.new_certificates += now.iter().filter(|one| !before.contains(one)).count();
+            news.gone_certificates += before.iter().filter(|one| !now.contains(one)).count();
+            if now.is_empty() {
+                certificates.remove(&token);
+            } else {
+                certificates.insert(token, now);
             }
         }
-        handles
+        (handles, news)
     }
 
+    /// The keys that are on a token.
     pub(crate) fn list(&self, names: &[Arc<str>]) -> Vec<Key> {
         let entries = self.entries.read().unwrap_or_else(PoisonError::into_inner);
         entries
             .iter()
+            .filter(|entry| entry.held.load(Ordering::Acquire) != 0)
             .map(|entry| Key {
                 id: entry.id,
                 spki_der: Arc::clone(&entry.spki_der),
                 label: entry.label.clone(),
                 cka_id: entry.cka_id.clone(),
-                certificates: entry
-                    .certificates
-                    .read()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .clone(),
+                certificates: entry.certificates(),
                 tokens: names
                     .iter()
                     .enumerate()
@@ -193,5 +244,52 @@ impl Table {
                 kind: entry.kind,
             })
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A P-256 key whose point is no point: the table only compares.
+    fn found(number: u8, certificates: &[&[u8]]) -> FoundKey {
+        let mut spki_der = vec![
+            0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48,
+            0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00, 0x04,
+        ];
+        spki_der.resize(91, number);
+        FoundKey {
+            handle: number.into(),
+            label: format!("key {number}"),
+            cka_id: vec![number],
+            spki_der,
+            certificates: certificates.iter().map(|der| der.to_vec()).collect(),
+            refused: None,
+        }
+    }
+
+    #[test]
+    fn what_came_and_what_went_is_told_and_what_went_is_forgotten() {
+        let table = Table::default();
+        let names = [Arc::from("east"), Arc::from("west")];
+        let (_, news) = table.merge(0, &[found(1, &[b"old"]), found(2, &[])]);
+        assert_eq!(news.new_keys, ["key 1", "key 2"]);
+        let (_, news) = table.merge(1, &[found(1, &[b"old"])]);
+        assert_eq!((news.new_keys, news.new_certificates), (vec!["key 1".to_owned()], 1));
+        // A successor for the one, and the other is deleted.
+        let (handles, news) = table.merge(0, &[found(1, &[b"new"])]);
+        assert_eq!(news.gone_keys, ["key 2"]);
+        assert_eq!((news.new_certificates, news.gone_certificates), (1, 1));
+        let keys = table.list(&names);
+        assert_eq!(
+            keys[0].certificates,
+            [b"new".to_vec(), b"old".to_vec()],
+            "west has the old one still"
+        );
+        assert_eq!(keys.len(), 1);
+        let (_, news) = table.merge(1, &[found(1, &[])]);
+        assert!(!news.is_none());
+        assert_eq!(table.list(&names)[0].certificates, [b"new".to_vec()]);
+        assert_eq!(table.merge(0, &[found(1, &[b"new"])]), (handles, News::default()));
     }
 }

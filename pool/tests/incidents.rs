@@ -11,7 +11,10 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use common::{Load, Tally, close, test};
-use muhurdar_pool::{Config, Key, Pin, Pool, Recovery, SignError, SignInput, Signed, SlotState, TokenConfig};
+use muhurdar_pool::admin::{Generate, Module};
+use muhurdar_pool::{
+    Config, Curve, InitArgs, Key, Pin, Pool, Recovery, SignError, SignInput, Signed, SlotState, TokenConfig,
+};
 
 fn main() -> ExitCode {
     let Some(softhsm) = muhurdar_pool::admin::find_softhsm2() else {
@@ -100,6 +103,18 @@ fn main() -> ExitCode {
             ),
             test("a_key_is_never_looked_up_for_a_signature", a_key_is_never_looked_up),
             test("a_removed_token_fails_over_and_gets_its_share_back", a_removed_token),
+            test(
+                "a_token_that_is_back_is_in_service_at_once_however_long_it_was_away",
+                back_at_once,
+            ),
+            test(
+                "what_a_token_holds_that_was_away_at_the_start_is_told",
+                away_at_the_start,
+            ),
+            test(
+                "an_operators_word_reaches_a_pool_that_runs_and_is_good_for_one_login",
+                an_operators_word,
+            ),
             test("random_failures_lose_nothing", random_failures),
             test("a_slow_hsm_is_kept_busy_by_as_many_sessions_as_engines", a_slow_hsm),
             // The last one: the module is known for it from then on.
@@ -728,6 +743,92 @@ async fn a_removed_token() {
     println!("    share after the return: east {}, west {}", share(0), share(1));
     assert!(share(0) * 4 > share(1), "rebalanced");
     close(pool).await;
+}
+
+async fn back_at_once() {
+    let mut config = faulty("patient");
+    // What grows has grown: nothing more than a look is due while this test runs.
+    config.backoff_min = Duration::from_secs(600);
+    config.backoff_max = Duration::from_secs(600);
+    let (pool, _) = open(vec![config]).await;
+    command("remove patient");
+    let load = Load::start(&pool, &pool.keys()[0], 1);
+    until(&pool, "the circuit opens", |pool| {
+        matches!(pool.status().tokens[0].state, SlotState::Open { attempts: 1, .. })
+    })
+    .await;
+    let before = (stat("C_Login"), stat("C_GetSlotList"));
+    until(&pool, "it is looked for", |_| stat("C_GetSlotList") >= before.1 + 4).await;
+    assert_eq!(stat("C_Login"), before.0, "a look costs no login");
+    let recoveries = pool.status().tokens[0].recoveries;
+    command("return patient");
+    let back = until(&pool, "it is back", |pool| pool.status().is_ready()).await;
+    assert_eq!(stat("C_Login"), before.0 + 1);
+    assert_eq!(
+        pool.status().tokens[0].recoveries.iter().sum::<u64>(),
+        recoveries.iter().sum::<u64>() + 1,
+        "looks are no attempts"
+    );
+    let tally = load.stop().await;
+    report("away for long", &tally, back);
+    close(pool).await;
+}
+
+async fn away_at_the_start() {
+    let mut west = common::token("west-late", &[Generate::Ec(Curve::P256)]);
+    west.module = module();
+    west.backoff_min = Duration::from_millis(20);
+    let east = faulty("east-early");
+    // The module listens to commands once it is loaded.
+    drop(Module::open(&module(), InitArgs::OsLocking).unwrap());
+    command("remove west-late");
+    let pool = Pool::open(Config::new(vec![east, west])).await.unwrap();
+    let mut found = pool.discoveries();
+    let holds = |pool: &Pool| pool.keys().iter().any(|key| key.label == "west-late 0");
+    assert!(!holds(&pool));
+    match pool.unread() {
+        Some(SignError::Unavailable { reason, retry_after }) => {
+            assert!(reason.contains("west-late") && !reason.contains("east"), "{reason}");
+            assert!(retry_after.is_some(), "it may come at any time");
+        }
+        other => panic!("nobody could look into west: {other:?}"),
+    }
+    command("return west-late");
+    tokio::time::timeout(Duration::from_secs(20), found.changed())
+        .await
+        .expect("it is told")
+        .unwrap();
+    assert!(holds(&pool));
+    assert!(pool.unread().is_none());
+    // Read again, it holds what it held: no news.
+    until(&pool, "west is in service", |pool| pool.status().tokens[1].is_ready()).await;
+    pool.rediscover_all().await;
+    assert!(!found.has_changed().unwrap());
+    pool.close().await;
+}
+
+async fn an_operators_word() {
+    let (state, pins) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let pin = pins.path().join("pin");
+    std::fs::write(&pin, "771133").unwrap();
+    let mut wrong = faulty("wrong-pin");
+    wrong.pin = Pin::file(&pin);
+    let mut config = Config::new(vec![faulty("right-pin"), wrong]);
+    config.state_dir = Some(state.path().to_owned());
+    let pool = Pool::open(config).await.unwrap();
+    let is_latched = |pool: &Pool| matches!(pool.status().tokens[1].state, SlotState::Latched { .. });
+    assert!(is_latched(&pool));
+    let tries = stat("C_Login");
+    muhurdar_pool::unlatch(state.path(), "wrong-pin").unwrap();
+    until(&pool, "the word is heard", |_| stat("C_Login") > tries).await;
+    until(&pool, "it is wrong as before", is_latched).await;
+    pause(2500).await;
+    assert_eq!(stat("C_Login"), tries + 1, "one word, one login");
+    std::fs::write(&pin, common::PIN).unwrap();
+    muhurdar_pool::unlatch(state.path(), "wrong-pin").unwrap();
+    until(&pool, "the PIN is right", |pool| pool.status().tokens[1].is_ready()).await;
+    assert_eq!(stat("C_Login"), tries + 2);
+    pool.close().await;
 }
 
 async fn random_failures() {

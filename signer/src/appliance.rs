@@ -1,18 +1,24 @@
 //! The life of the process: open the tokens, learn the seals, listen, serve, drain.
 
-use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::Path,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use arc_swap::ArcSwap;
-use jiff::Timestamp;
 use muhurdar_pool::Pool;
 use tokio::{
     signal::unix::Signal,
+    sync::watch,
     time::{Instant, MissedTickBehavior, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     admission::{Door, Gate},
+    catalogue::{self, Catalogue},
     compute::Compute,
     config::{Config, RsaMechanism},
     idempotency::{Idempotency, Memory},
@@ -20,8 +26,8 @@ use crate::{
     pace::Watch,
     pipeline::{Large, Pipeline, Rules},
     reload::{self, Reloader},
-    seals::{self, Seals},
-    server::{Health, ServeError, Server, admin::Admin},
+    seals,
+    server::{Health, Live, ServeError, Server, admin::Admin},
     telemetry::{self, Metrics},
     tokens,
     trace::{Recorder, TraceError},
@@ -40,6 +46,7 @@ pub struct Appliance {
     server: Server,
     admin: Admin,
     config: Config,
+    found: watch::Receiver<u64>,
 }
 
 /// Why the appliance cannot start.
@@ -88,8 +95,9 @@ impl Appliance {
             None => Vec::new(),
         };
         let pool = Pool::open_with_queue(tokens::pool_config(&config)?, Box::new(Turns::default())).await?;
-        let seals = Seals::new(&pool.keys(), &extra, Timestamp::now());
-        if seals.is_empty() {
+        let found = pool.discoveries();
+        let seals = Catalogue::new(&pool, extra);
+        if seals.load().is_empty() {
             tracing::warn!("no token holds a seal: a key with a certificate whose subject has a VKN or TCKN");
         }
         let metrics = Metrics::new()?;
@@ -103,7 +111,7 @@ impl Appliance {
             ),
             gate,
             answers: Idempotency::new(Box::new(Memory::new(&config.idempotency))),
-            seals: ArcSwap::from_pointee(seals),
+            seals,
             pool,
             compute: Compute::new(config.sealing.digest_threads(), metrics.digest_batches())
                 .map_err(StartError::Threads)?,
@@ -118,6 +126,7 @@ impl Appliance {
             server,
             admin,
             config,
+            found,
         })
     }
 
@@ -152,10 +161,12 @@ impl Appliance {
             server,
             admin,
             config,
+            found,
         } = self;
         let drain_timeout = config.server.drain_timeout;
         let (health, notifier) = (server.health(), Notifier::start());
         let (end, admin_end) = (CancellationToken::new(), CancellationToken::new());
+        let live = server.live();
         let reloader = Reloader::new(source.to_owned(), config, Arc::clone(&pipeline), server.live());
         tokio::spawn(reload::watch(reloader, notifier.clone(), hangup, end.clone()));
         let admin = tokio::spawn(admin.serve(
@@ -164,6 +175,8 @@ impl Appliance {
             admin_end.clone().cancelled_owned(),
         ));
         let mut serving = tokio::spawn(server.serve(Arc::clone(&pipeline), end.clone()));
+        tokio::spawn(catalogue::follow(Arc::clone(&pipeline), found, end.clone()));
+        tokio::spawn(watch_trust(live, end.clone()));
         let looking = watch_readiness(Arc::clone(&pipeline), health.clone(), notifier.clone(), end.clone());
         let readiness = tokio::spawn(looking);
         tokio::spawn(keep_alive(Arc::clone(&pipeline), notifier.clone()));
@@ -207,6 +220,18 @@ impl Appliance {
         telling.abort();
         telemetry::tell_of_the_rest();
         tracing::info!("drained");
+    }
+}
+
+/// Says, once for each set of TLS files, that one of them has run out: they were good when they were read.
+async fn watch_trust(live: Arc<Live>, end: CancellationToken) {
+    let mut said = None;
+    while !end.is_cancelled() {
+        live.trust().warn_of_what_has_run_out(&mut said, SystemTime::now());
+        tokio::select! {
+            () = tokio::time::sleep(READINESS_INTERVAL) => {}
+            () = end.cancelled() => {}
+        }
     }
 }
 

@@ -7,6 +7,7 @@
 
 pub mod admission;
 pub mod appliance;
+mod catalogue;
 pub mod cli;
 pub mod client;
 pub mod compute;

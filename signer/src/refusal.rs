@@ -52,8 +52,10 @@ pub enum Refusal {
         /// What is wrong with it.
         problem: String,
     },
-    /// The caller showed no client certificate.
-    #[error("no client certificate: connect with one that the server's client_ca has issued")]
+    /// The caller showed no client certificate, or one that holds no more.
+    #[error(
+        "no client certificate that holds now: connect with one that the server's client_ca has issued, and that has neither ended nor been revoked"
+    )]
     Unauthenticated,
     /// The caller is known, or at least certified, but may not do this.
     #[error("{0}")]

@@ -1,5 +1,7 @@
 //! From the configuration's `[[token]]` to what the pool is told.
 
+use std::{io, path::PathBuf};
+
 use muhurdar_pool::{self as pool, Pin, Select, TokenConfig};
 
 use crate::config::{Config, InitArgs, Isolation, RsaMechanism, Token};
@@ -22,6 +24,29 @@ pub fn pool_config(config: &Config) -> Result<pool::Config, TokenConfigError> {
     pool.state_dir.clone_from(&config.server.state_dir);
     pool.queue_limit = config.limits.in_flight;
     Ok(pool)
+}
+
+/// The file by which a command that has changed something on a token tells the service that runs beside it, which looks at it
+/// every few seconds; none where they have no folder in common.
+#[must_use]
+pub fn announcement(config: &Config) -> Option<PathBuf> {
+    let folder = config.server.state_dir.as_ref()?;
+    Some(folder.join("tokens-changed"))
+}
+
+/// Tells the service that something was changed on a token. Answers whether there is a way to.
+///
+/// # Errors
+/// Where the file cannot be written.
+pub fn announce(config: &Config) -> io::Result<bool> {
+    let Some(file) = announcement(config) else {
+        return Ok(false);
+    };
+    if let Some(folder) = file.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    let now = jiff::Timestamp::now();
+    std::fs::write(file, format!("{now}\n")).map(|()| true)
 }
 
 /// What the pool is told of one.

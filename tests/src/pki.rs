@@ -1,12 +1,115 @@
-//! Certificates and revocations of an appliance's own CA, made by openssl.
+//! Certificates and revocations of an appliance's own CA: made by openssl, but where it matters to the second when they end.
 
 use std::{
     fs,
+    ops::Range,
     path::{Path, PathBuf},
     process::Command,
+    time::{Duration, SystemTime},
+};
+
+use rcgen::{
+    CertificateParams, CustomExtension, DnType, DnValue, ExtendedKeyUsagePurpose, Issuer, KeyPair, KeyUsagePurpose,
+    PublicKeyData, SanType, SubjectPublicKeyInfo,
 };
 
 use crate::Output;
+
+/// From when until when a certificate holds, in whole seconds.
+pub type Validity = Range<SystemTime>;
+
+/// Extended key usage of a mali mühür (seen in Kamu SM's certificates).
+const MALI_MUHUR: [u64; 11] = [2, 16, 792, 1, 2, 1, 1, 5, 7, 50, 1];
+
+/// Another sealing certificate, in PEM, for the key that an appliance's taxpayer has.
+///
+/// # Panics
+/// Where the appliance has no such taxpayer.
+#[must_use]
+pub fn successor(dir: &Path, taxpayer: &str, validity: &Validity) -> String {
+    let list = fs::read_to_string(dir.join("taxpayers.json")).expect("dev writes taxpayers.json");
+    let list: Vec<serde_json::Value> = serde_json::from_str(&list).expect("a list");
+    let mut of = list.iter().filter(|of| of["vkn"] == taxpayer);
+    let certificate = of
+        .next()
+        .and_then(|of| of["certificate"].as_str())
+        .expect("one of its taxpayers");
+    let mut openssl = Command::new("openssl");
+    openssl
+        .args(["x509", "-noout", "-pubkey", "-in"])
+        .arg(dir.join(certificate));
+    let key = SubjectPublicKeyInfo::from_pem(&Output::of(&mut openssl).text).expect("openssl shows the public key");
+    seal_certificate(dir, taxpayer, &key, validity)
+}
+
+/// A new taxpayer's key and sealing certificate, as a PKCS#12 in the appliance's folder; and the file with its password.
+///
+/// # Panics
+/// Where openssl makes none.
+#[must_use]
+pub fn new_seal(dir: &Path, taxpayer: &str) -> (PathBuf, PathBuf) {
+    let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).expect("a key");
+    let now = SystemTime::now();
+    let validity = now - Duration::from_secs(60)..now + Duration::from_secs(86_400);
+    let text = seal_certificate(dir, taxpayer, &key, &validity) + &key.serialize_pem();
+    let (pem, p12) = (dir.join(format!("{taxpayer}.pem")), dir.join(format!("{taxpayer}.p12")));
+    let password = dir.join(format!("{taxpayer}.password"));
+    for (file, text) in [(&pem, &*text), (&password, "deneme")] {
+        fs::write(file, text).expect("the appliance's folder can be written");
+    }
+    let mut openssl = Command::new("openssl");
+    openssl
+        .args(["pkcs12", "-export", "-passout", "pass:deneme", "-in"])
+        .arg(pem);
+    let output = Output::of(openssl.arg("-out").arg(&p12));
+    assert!(output.status.success(), "openssl: {}", output.text);
+    (p12, password)
+}
+
+fn seal_certificate(dir: &Path, taxpayer: &str, key: &impl PublicKeyData, validity: &Validity) -> String {
+    let mut params = CertificateParams::default();
+    let names = &mut params.distinguished_name;
+    names.push(DnType::CommonName, "Halef A.Ş.");
+    names.push(
+        DnType::CustomDnType(vec![2, 5, 4, 5]),
+        DnValue::Utf8String(taxpayer.to_owned()),
+    );
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::Other(MALI_MUHUR.to_vec())];
+    // CertificatePolicies with the one policy 2.16.792.1.2.1.1.5.7.4.1 (mali mühür), DER.
+    let policy = [
+        0x30, 0x0f, 0x30, 0x0d, 0x06, 0x0b, 0x60, 0x86, 0x18, 0x01, 0x02, 0x01, 0x01, 0x05, 0x07, 0x04, 0x01,
+    ];
+    params.custom_extensions = vec![CustomExtension::from_oid_content(&[2, 5, 29, 32], policy.to_vec())];
+    signed(dir, params, key, validity)
+}
+
+/// As [`certify`], for so long.
+///
+/// # Panics
+/// Where the appliance has no CA.
+#[must_use = "the paths of certificate and key"]
+pub fn certify_for(dir: &Path, folder: &Path, name: &str, validity: &Validity) -> (PathBuf, PathBuf) {
+    let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).expect("a key");
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, name);
+    let uri = format!("urn:muhurdar:client:{name}");
+    params.subject_alt_names = vec![SanType::URI(uri.try_into().expect("a URI is ASCII"))];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    let paths = (folder.join(format!("{name}.crt")), folder.join(format!("{name}.key")));
+    fs::write(&paths.0, signed(dir, params, &key, validity)).expect("the folder can be written");
+    fs::write(&paths.1, key.serialize_pem()).expect("the folder can be written");
+    paths
+}
+
+fn signed(dir: &Path, mut params: CertificateParams, key: &impl PublicKeyData, validity: &Validity) -> String {
+    params.use_authority_key_identifier_extension = true;
+    (params.not_before, params.not_after) = (validity.start.into(), validity.end.into());
+    let read = |name: &str| fs::read_to_string(dir.join(name)).expect("dev makes a CA");
+    let ca = KeyPair::from_pem(&read("ca.key")).expect("the CA's key");
+    let ca = Issuer::from_ca_cert_pem(&read("ca.crt"), ca).expect("the CA's certificate");
+    params.signed_by(key, &ca).expect("a certificate").pem()
+}
 
 /// A client certificate of an appliance's own CA, by openssl: certificate and key in `folder`.
 ///
@@ -66,6 +169,14 @@ fn issue(dir: &Path, name: &str, [san, usage]: &[&str; 2], certificate: &Path, k
 /// # Panics
 /// Where openssl makes none.
 pub fn revoke(dir: &Path, certificates: &[&Path], list: &Path) {
+    revoke_for(dir, certificates, list, Duration::from_secs(30 * 86_400));
+}
+
+/// As [`revoke`], with the next list due after so long.
+///
+/// # Panics
+/// Where openssl makes none.
+pub fn revoke_for(dir: &Path, certificates: &[&Path], list: &Path, next: Duration) {
     let mut index = String::new();
     for certificate in certificates {
         let serial = Output::of(
@@ -91,7 +202,7 @@ pub fn revoke(dir: &Path, certificates: &[&Path], list: &Path) {
     fs::write(&settings, text).expect("the settings can be written");
     let mut openssl = Command::new("openssl");
     openssl
-        .args(["ca", "-gencrl", "-crldays", "30", "-config"])
+        .args(["ca", "-gencrl", "-crlsec", &next.as_secs().to_string(), "-config"])
         .arg(settings);
     openssl
         .arg("-cert")

@@ -1,5 +1,5 @@
 //! A service that is changed while it works: configuration, clients, certificates, revocations. Nothing is lost, and what is
-//! wrong is not taken over.
+//! wrong is not taken over. What changes without anybody doing anything is in `time`.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -22,6 +22,9 @@ use muhurdar_tests::{
 use tokio::{sync::mpsc, time::sleep};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, transport::Endpoint};
+
+#[path = "reload/time.rs"]
+mod time;
 
 fn reloads(appliance: &Appliance, outcome: &str) -> f64 {
     appliance.metric(&format!("muhurdar_reloads_total{{outcome=\"{outcome}\"}}"))

@@ -29,7 +29,7 @@ pub use encoding::Encoding;
 pub use error::{Fault, Inside, Label, Position, Reason, Refusal, RefusalKind};
 pub use limits::Limits;
 pub use policy::Policy;
-pub use prepare::{Doubt, Prepared, Preparer, Sealer, Sealing, Unclear, Unverified, prepare};
+pub use prepare::{Digested, Doubt, OtherDigest, Prepared, Preparer, Sealer, Sealing, Unclear, Unverified, prepare};
 pub use profile::DocumentType;
 pub use scope::{Ns, Scope};
 pub use splice::Seal;

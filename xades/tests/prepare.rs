@@ -257,6 +257,33 @@ fn a_document_in_pieces_is_prepared_as_if_it_were_whole() {
 }
 
 #[test]
+fn with_which_certificate_and_when_may_be_said_when_the_document_has_ended() {
+    let (first, successor) = (Desk::new(KeyType::EcP256), Desk::new(KeyType::EcP256));
+    let other = Desk::new(KeyType::EcP384);
+    let later = "2027-01-01T00:00:00Z".parse().unwrap();
+    for (name, document) in invoices() {
+        let digested = || {
+            let mut preparer = Preparer::new(first.sealing());
+            preparer.feed(document.as_bytes()).unwrap();
+            preparer.digested().unwrap()
+        };
+        let sealing = Sealing {
+            signing_time: later,
+            ..successor.sealing()
+        };
+        let certificate = &successor.identity.certificate;
+        let late = digested().draft(certificate, &first.policy, later).unwrap();
+        let whole = prepare(document.as_bytes(), &sealing).unwrap();
+        assert_eq!(late.signed_info(), whole.signed_info(), "{name}");
+        verifies(name, &successor.finish(late).splice(document.as_bytes()));
+        // Its digests are those of the curve: nobody can tell them after the document has gone.
+        let certificate = &other.identity.certificate;
+        assert!(!digested().fits(certificate, &first.policy));
+        assert!(digested().draft(certificate, &first.policy, later).is_err());
+    }
+}
+
+#[test]
 fn a_seal_stands_in_the_encoding_of_its_document() {
     let desk = Desk::new(KeyType::EcP384);
     for (encoding, label) in [

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use crate::dispatch::Dispatch;
 use crate::error::SignError;
@@ -27,6 +27,8 @@ pub(crate) struct Shared {
     /// The supervisor of each slot's module, by slot.
     pub(crate) supervisors: Vec<mpsc::Sender<Event>>,
     pub(crate) keys: Table,
+    /// How often something else was found on a token than before.
+    pub(crate) found: watch::Sender<u64>,
     pub(crate) clock: Clock,
     pub(crate) queue_limit: usize,
     pub(crate) runtime: tokio::runtime::Handle,

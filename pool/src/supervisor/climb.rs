@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use cryptoki_sys as ck;
 
@@ -19,6 +19,9 @@ use crate::trust::Lie;
 impl Supervisor {
     /// Does what the ladder orders, and climbs on while recoveries fail.
     pub(super) fn act(&mut self, at: usize, mut order: Order) {
+        if order == Order::Look {
+            order = self.look(at);
+        }
         while let Order::Recover(rung) = order {
             self.publish(at);
             let slot = Arc::clone(&self.slots[at].slot);
@@ -73,11 +76,31 @@ impl Supervisor {
             .all(|entry| entry.tokens().0 & others != 0)
     }
 
+    /// Sees whether a token that was away is there, and brings it back where it is. What is not there is no news, and is not logged.
+    fn look(&mut self, at: usize) -> Order {
+        let slot = Arc::clone(&self.slots[at].slot);
+        let begun = Instant::now();
+        // A look that hangs is lost like any other call: one at a time.
+        if slot.counters.lost.load(Ordering::Acquire) > 0 && !slot.driver.can_kill() {
+            self.slots[at].ladder.looked(begun, Duration::ZERO);
+            return Order::Rest;
+        }
+        let outcome = self.reopen(at);
+        if slot.counters.logins.load(Ordering::Relaxed) == self.slots[at].logins {
+            self.slots[at].ladder.looked(Instant::now(), begun.elapsed());
+            return Order::Rest;
+        }
+        slot.counters.recoveries[Recovery::Slot as usize].fetch_add(1, Ordering::Relaxed);
+        self.conclude(at, Rung::Slot, outcome, begun)
+    }
+
     pub(super) fn conclude(&mut self, at: usize, rung: Rung, outcome: Result<(), Trouble>, begun: Instant) -> Order {
         let alone = self.alone(at);
         let watched = &mut self.slots[at];
         let slot = &watched.slot;
         let now = Instant::now();
+        let logins = slot.counters.logins.load(Ordering::Relaxed);
+        let logged_in = std::mem::replace(&mut watched.logins, logins) != logins;
         let order = match outcome {
             Ok(()) => {
                 watched
@@ -99,7 +122,7 @@ impl Supervisor {
             Err(Trouble::Call(error)) => {
                 slot.note(&error);
                 let found = ladder::classify(&error, &slot.config.module_fault_codes);
-                let order = watched.ladder.still_failing(&error, found, alone, now);
+                let order = watched.ladder.still_failing(&error, found, alone, now, logged_in);
                 tracing::warn!(token = %slot.name, %error, ?rung, ?order, next = ?watched.ladder.due().map(|due| due.saturating_duration_since(now)), "recovery failed");
                 if order == Order::Rest {
                     watched.first.get_or_insert(Err(OpenError::Token {
@@ -116,7 +139,7 @@ impl Supervisor {
                     function: "C_GetSlotList",
                     code: ck::CKR_TOKEN_NOT_PRESENT as u64,
                 };
-                watched.ladder.still_failing(&away, Rung::Slot, alone, now)
+                watched.ladder.still_failing(&away, Rung::Slot, alone, now, logged_in)
             }
         };
         self.publish(at);

@@ -1,5 +1,7 @@
 //! The login rung.
 
+use std::sync::atomic::Ordering;
+
 use cryptoki_sys as ck;
 
 use super::{Supervisor, Trouble, Watched};
@@ -21,6 +23,7 @@ impl Supervisor {
         let facts = bounded(&self.shared, &watched.slot, "C_GetTokenInfo", move |driver| {
             driver.facts(id)
         })?;
+        watched.slot.counters.logins.fetch_add(1, Ordering::Relaxed);
         self.log_in(at, id, &facts)
     }
 

@@ -3,8 +3,10 @@
 //! ever do that to the same module at once.
 //!
 //! Here is the thread and what it hears; `climb` does what the ladder orders, and each rung has its file: `login`, `reopen`, `reinitialise`.
+//! `found` tells everybody what is on a token.
 
 mod climb;
+mod found;
 mod login;
 mod reinitialise;
 mod reopen;
@@ -85,7 +87,14 @@ struct Watched {
     latch: Latch,
     /// Result of the first opening, until it is reported.
     first: Option<Result<(), OpenError>>,
+    /// Attempts that went as far as the login, up to the last that was concluded.
+    logins: u64,
+    /// When it was looked last whether an operator has opened the latch.
+    asked: Instant,
 }
+
+/// How often a latched slot is looked at for an operator's word.
+const WORD: Duration = Duration::from_secs(1);
 
 /// How a supervisor tells how the first opening went: one result per slot.
 pub(crate) type FirstReport = mpsc::Sender<(usize, Result<(), OpenError>)>;
@@ -106,6 +115,8 @@ impl Supervisor {
                     latch: Latch::of(state_dir, &slot.name),
                     slot,
                     first: None,
+                    logins: 0,
+                    asked: Instant::now(),
                 }
             })
             .collect();
@@ -145,13 +156,19 @@ impl Supervisor {
         let circuits = self
             .slots
             .iter()
-            .filter_map(|w| w.ladder.due())
-            .map(|due| due.saturating_duration_since(now));
+            .filter_map(|w| w.ladder.wakes())
+            .map(|wakes| wakes.saturating_duration_since(now));
+        let words = self
+            .slots
+            .iter()
+            .filter(|w| matches!(w.ladder.state(), SlotState::Latched { .. }))
+            .map(|w| (w.asked + WORD).saturating_duration_since(now));
         let heartbeats = self
             .slots
             .iter()
             .filter_map(|w| health::until_heartbeat(&self.shared, &w.slot));
         circuits
+            .chain(words)
             .chain(heartbeats)
             .min()
             .unwrap_or(Duration::from_secs(3600))
@@ -213,6 +230,22 @@ impl Supervisor {
         }
     }
 
+    /// An operator may have opened the latch from another process (`muhurdar token unlatch`): then the PIN is tried, once.
+    fn hear_of_a_word(&mut self, at: usize, now: Instant) {
+        let watched = &mut self.slots[at];
+        if !matches!(watched.ladder.state(), SlotState::Latched { .. })
+            || now.saturating_duration_since(watched.asked) < WORD
+        {
+            return;
+        }
+        watched.asked = now;
+        if watched.latch.word() {
+            tracing::info!(token = %watched.slot.name, "an operator has opened the PIN latch: one login is tried");
+            watched.ladder.unlatch();
+            self.publish(at);
+        }
+    }
+
     fn at(&self, slot: usize) -> Option<usize> {
         self.slots.iter().position(|watched| watched.slot.index == slot)
     }
@@ -229,6 +262,7 @@ impl Supervisor {
     fn tick(&mut self) {
         let now = Instant::now();
         for at in 0..self.slots.len() {
+            self.hear_of_a_word(at, now);
             // A call that is out would forbid C_Finalize.
             let alone = self.alone(at) && self.slots[at].slot.counters.live.load(Ordering::Acquire) == 0;
             let order = self.slots[at].ladder.tick(now, alone);

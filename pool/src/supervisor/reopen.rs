@@ -4,12 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use cryptoki_sys as ck;
-
 use super::{Supervisor, Trouble};
 use crate::bounded::bounded;
-use crate::ckr::CkrError;
-use crate::discovery;
 use crate::driver;
 use crate::error::OpenError;
 use crate::keys::KeyId;
@@ -57,10 +53,10 @@ impl Supervisor {
         let id = facts.slot;
         bounded(&self.shared, slot, "C_OpenSession", move |driver| driver.open(id))?;
         lock(&slot.opened).facts = Some(facts.clone());
+        slot.counters.logins.fetch_add(1, Ordering::Relaxed);
         self.log_in(at, facts.slot, &facts)?;
         let found = bounded(&self.shared, slot, "C_FindObjects", move |driver| driver.discover(id))?;
-        discovery::tell(&slot.name, &found);
-        let handles = self.shared.keys.merge(slot.index, &found);
+        let handles = self.take(slot, &found);
         let cap = Cap::of(&slot.config, &facts);
         tracing::info!(token = %slot.name, slot = facts.slot, sessions = cap.sessions, reason = %cap.reason, keys = found.iter().filter(|key| key.refused.is_none()).count(), "effective cap");
         slot.counters.cap.store(cap.sessions, Ordering::Relaxed);
@@ -100,24 +96,5 @@ impl Supervisor {
             tracing::error!(token = %slot.name, label = %entry.label(),
                 "a key's signatures never verify with its public key, while others of the token do: it is not used on this token; see that its CKA_ID is its own");
         }
-    }
-
-    pub(super) fn rediscover(&self, at: usize) -> Result<(), CkrError> {
-        let slot = &self.slots[at].slot;
-        let Some(id) = slot.slot_id() else {
-            return Err(CkrError {
-                function: "C_FindObjects",
-                code: ck::CKR_TOKEN_NOT_PRESENT as u64,
-            });
-        };
-        let found = bounded(&self.shared, slot, "C_FindObjects", move |driver| driver.discover(id))?;
-        discovery::tell(&slot.name, &found);
-        let handles = self.shared.keys.merge(slot.index, &found);
-        lock(&slot.opened).handles = Arc::new(handles);
-        // Lanes carry the handles of their epoch: begin a new one without touching keeper or login.
-        slot.end_epoch();
-        drop(slot.lanes().retain(|_, _| false));
-        self.shared.replace(slot);
-        Ok(())
     }
 }

@@ -63,11 +63,10 @@ impl Pipeline {
     }
 
     async fn seal_digest_unmeasured(&self, caller: &Caller, request: DigestRequest) -> Result<SignedDigest, Refusal> {
-        let now = Timestamp::now();
         caller.may(Call::Digest)?;
-        let seal = self.seal_of(caller, &request.taxpayer)?;
-        seal.usable(now)?;
-        let algorithm = algorithm(seal.certificate.key_type(), request.digest.len())?;
+        // Who has no seal, or one of another kind, is told so before anything is waited for.
+        let seal = self.seal_of(caller, &request.taxpayer, Timestamp::now())?;
+        algorithm(seal.certificate.key_type(), request.digest.len())?;
         let errand = Errand {
             priority: request.priority,
             bytes: request.digest.len(),
@@ -75,6 +74,9 @@ impl Pipeline {
         };
         let mut admitted = self.door.admit(caller, errand).await?;
 
+        let now = Timestamp::now();
+        let seal = self.seal_of(caller, &request.taxpayer, now)?;
+        let algorithm = algorithm(seal.certificate.key_type(), request.digest.len())?;
         let input = SignInput::digest(hash(algorithm.digest())?, &request.digest)?;
         let key = seal.certificate.public_key();
         let check = |value: &[u8]| {

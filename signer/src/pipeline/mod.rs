@@ -12,7 +12,7 @@ use std::{sync::Arc, time::Instant};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use jiff::Timestamp;
-use muhurdar_pool::{Hash, Pool, SignInput, Signed};
+use muhurdar_pool::{Hash, Pool, SignError, SignInput, Signed};
 use muhurdar_xades::{self as xades, DigestAlgorithm, DocumentType, Policy, Prepared, Sealer, Sealing};
 
 pub(crate) use self::large::{Large, MAX_PIECE};
@@ -24,12 +24,13 @@ pub use self::{
 };
 use crate::{
     admission::{Admitted, Caller, Door, Errand, Gate, Visit},
+    catalogue::Catalogue,
     compute::Compute,
     config::{Call, Priority, UnnamedSealer, is_taxpayer},
     idempotency::Idempotency,
     outside::Outside,
-    refusal::Refusal,
-    seals::{Seal, Seals},
+    refusal::{LATER, Refusal},
+    seals::Seal,
     telemetry::{Metrics, Stage},
     trace::{self, Recorder},
 };
@@ -74,7 +75,7 @@ pub struct Pipeline {
     pub(crate) gate: Arc<Gate>,
     pub(crate) door: Door,
     pub(crate) answers: Arc<Idempotency>,
-    pub(crate) seals: ArcSwap<Seals>,
+    pub(crate) seals: Catalogue,
     pub(crate) pool: Pool,
     pub(crate) compute: Compute,
     pub(crate) large: Large,
@@ -123,10 +124,9 @@ impl Pipeline {
         request: Request,
         visit: Option<Visit>,
     ) -> Result<Sealed, Refusal> {
-        let now = Timestamp::now();
         caller.may(Call::Seal)?;
-        let seal = self.seal_of(caller, &request.taxpayer)?;
-        seal.usable(now)?;
+        // Who has no seal is told so before anything is waited for.
+        self.seal_of(caller, &request.taxpayer, Timestamp::now())?;
         let errand = Errand {
             priority: request.priority,
             bytes: request.document.len(),
@@ -140,6 +140,9 @@ impl Pipeline {
             }
         };
 
+        // Which certificate seals, and when, is a matter of now and not of when the queue was entered.
+        let now = Timestamp::now();
+        let seal = self.seal_of(caller, &request.taxpayer, now)?;
         let document = request.document;
         let rules = self.rules.load_full();
         let policy = rules.forms.policy(&caller.name, &request.taxpayer);
@@ -148,7 +151,7 @@ impl Pipeline {
             .digest(document.clone(), &seal, policy, limits, expect, now)
             .await?;
         caller.may_have_sealed(prepared.document_type())?;
-        right_taxpayer(&prepared, &request.taxpayer, rules.unnamed_sealer)?;
+        right_taxpayer(prepared.sealer(), &request.taxpayer, rules.unnamed_sealer)?;
         let described = Described::of(&prepared);
         let (token, element) = self.sign(prepared, &seal, &admitted).await?;
         admitted.signed();
@@ -180,30 +183,48 @@ impl Pipeline {
     /// ACCESS where not, SEAL_UNKNOWN where there is none.
     pub fn permits(&self, caller: &Caller, call: Call, taxpayer: &str) -> Result<(), Refusal> {
         caller.may(call)?;
-        self.seal_of(caller, taxpayer).map(drop)
+        self.known_seal(caller, taxpayer, Timestamp::now()).map(drop)
     }
 
-    /// The seal that a caller means. To one who may not use it, it does not matter whether there is one.
-    fn seal_of(&self, caller: &Caller, taxpayer: &str) -> Result<Arc<Seal>, Refusal> {
+    /// The seal that a caller means, which must be able to seal now.
+    fn seal_of(&self, caller: &Caller, taxpayer: &str, now: Timestamp) -> Result<Arc<Seal>, Refusal> {
+        let seal = self.known_seal(caller, taxpayer, now)?;
+        seal.usable(now)?;
+        Ok(seal)
+    }
+
+    /// The same, whether it can or not. To one who may not use it, it does not matter whether there is one.
+    fn known_seal(&self, caller: &Caller, taxpayer: &str, now: Timestamp) -> Result<Arc<Seal>, Refusal> {
         well_formed(taxpayer)?;
         caller.may_seal_for(taxpayer)?;
         let seals = self.seals.load();
-        seals
-            .get(taxpayer)
-            .cloned()
-            .ok_or_else(|| Refusal::SealUnknown(Outside::new(taxpayer)))
+        seals.at(taxpayer, now).cloned().ok_or_else(|| self.no_seal(taxpayer))
     }
 
     /// The seal of a taxpayer, to one who may look at it.
     ///
     /// # Errors
-    /// REQUEST, or SEAL_UNKNOWN where there is none, and to one who may not use it.
-    pub fn look_up(&self, caller: &Caller, taxpayer: &str) -> Result<Arc<Seal>, Refusal> {
+    /// REQUEST; SEAL_UNKNOWN where there is none, and to one who may not use it; TOKEN_UNAVAILABLE where nobody could look yet.
+    pub fn look_up(&self, caller: &Caller, taxpayer: &str, now: Timestamp) -> Result<Arc<Seal>, Refusal> {
         well_formed(taxpayer)?;
+        if !caller.may_use(taxpayer) {
+            return Err(Refusal::SealUnknown(Outside::new(taxpayer)));
+        }
         let seals = self.seals.load();
-        let seal = seals.get(taxpayer).filter(|seal| caller.may_use(&seal.taxpayer));
-        seal.cloned()
-            .ok_or_else(|| Refusal::SealUnknown(Outside::new(taxpayer)))
+        seals.at(taxpayer, now).cloned().ok_or_else(|| self.no_seal(taxpayer))
+    }
+
+    /// Why there is no seal of a taxpayer: nowhere, or on a token that nobody could look into yet.
+    fn no_seal(&self, taxpayer: &str) -> Refusal {
+        match self.pool.unread() {
+            Some(SignError::Unavailable { reason, retry_after }) => Refusal::TokenUnavailable {
+                message: format!(
+                    "no seal of taxpayer {taxpayer} is on the tokens that were read so far; others were not yet: {reason}"
+                ),
+                retry_after: retry_after.unwrap_or(LATER),
+            },
+            _ => Refusal::SealUnknown(Outside::new(taxpayer)),
+        }
     }
 
     /// Canonicalizes and digests, in one pass over the document.
@@ -322,8 +343,8 @@ fn well_formed(taxpayer: &str) -> Result<(), Refusal> {
 }
 
 /// The seal must be that of whom the document names as its sealer (contract, promise 2).
-fn right_taxpayer(prepared: &Prepared, taxpayer: &str, unnamed: UnnamedSealer) -> Result<(), Refusal> {
-    let named = match prepared.sealer() {
+fn right_taxpayer(sealer: &Sealer, taxpayer: &str, unnamed: UnnamedSealer) -> Result<(), Refusal> {
+    let named = match sealer {
         Sealer::Signature(named) | Sealer::Identity(named) if named == taxpayer => return Ok(()),
         Sealer::Signature(named) => format!("cac:Signature names {named}"),
         Sealer::Identity(named) => format!("the document's own identity fields name {named}"),

@@ -12,7 +12,6 @@ use std::{
     sync::Arc,
 };
 
-use jiff::Timestamp;
 use muhurdar_xades::Certificate;
 
 use self::changes::Changes;
@@ -20,9 +19,10 @@ pub(crate) use self::watch::watch;
 use crate::{
     config::{Config, ConfigError},
     pipeline::{Pipeline, Rules},
-    seals::{self, Seals},
-    server::{Live, TlsError, Trust, warn_of_a_stale_list},
+    seals,
+    server::{Live, TlsError, Trust},
     telemetry::Reload,
+    tokens,
 };
 
 /// Why a new configuration was not taken over.
@@ -102,6 +102,16 @@ impl Reloader {
         named.chain(folder).collect()
     }
 
+    /// What a command beside this service changes on a token, it announces in this file.
+    fn announcement(&self) -> Option<PathBuf> {
+        tokens::announcement(&self.config)
+    }
+
+    /// Reads the tokens anew: what a key ceremony has brought to one of them.
+    async fn read_tokens(&self) {
+        self.pipeline.pool.rediscover_all().await;
+    }
+
     /// Reads everything anew and takes it over, or leaves everything as it is. Both are in the log.
     async fn reload(&mut self) {
         let path = self.path.clone();
@@ -123,8 +133,7 @@ impl Reloader {
             certificates,
         } = fresh;
         let changes = Changes::between(&self.config, &config);
-        let seals = Seals::new(&self.pipeline.pool.keys(), &certificates, Timestamp::now());
-        let (facts, seals_before) = (trust.facts.clone(), self.pipeline.seals.load().len());
+        let facts = trust.facts.clone();
         let tls_changed = self.live.trust().facts != facts;
         if tls_changed {
             tracing::info!(
@@ -135,24 +144,23 @@ impl Reloader {
                 "new TLS files"
             );
         }
-        warn_of_a_stale_list(&trust);
         if !changes.restart.is_empty() {
             let keys = changes.restart.join(", ");
             tracing::warn!(keys, "changed, but only a restart takes these over");
         }
         changes::keep_what_needs_a_restart(&self.config, &mut config);
-        let seals_after = seals.len();
-        self.pipeline.seals.store(Arc::new(seals));
+        let seals_changed = self.pipeline.seals.replace_folder(&self.pipeline.pool, certificates);
         self.pipeline.rules.store(Arc::new(Rules::new(&config)));
         self.pipeline.door.reconfigure(&config.limits);
         self.live.replace(&config, trust);
         self.config = config;
-        if changes.taken_over.is_empty() && !tls_changed && seals_after == seals_before {
+        if changes.taken_over.is_empty() && !tls_changed && !seals_changed {
             tracing::info!("the configuration was read again; nothing that can be taken over has changed");
             return Reload::Unchanged;
         }
         let changed = changes.taken_over.join(", ");
-        tracing::info!(changed, taxpayers = seals_after, "the new configuration holds");
+        let taxpayers = self.pipeline.seals.load().len();
+        tracing::info!(changed, taxpayers, "the new configuration holds");
         Reload::TakenOver
     }
 }

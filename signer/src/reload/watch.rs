@@ -1,4 +1,5 @@
-//! When to reload: SIGHUP, or a file that is not what it was.
+//! When to reload: SIGHUP, or a file that is not what it was. The tokens are read again at SIGHUP, and when a command beside the
+//! service announces that it has changed something there.
 //!
 //! Files are looked at every two seconds, and not watched by inotify: certificates arrive by rename, by symbolic links that
 //! are swapped (Kubernetes), on file systems that send no events; a look finds all of that, and costs a few stat calls.
@@ -27,14 +28,22 @@ pub(crate) async fn watch(mut reloader: Reloader, notifier: Notifier, mut hangup
     // What is in force, and what was seen at the last look.
     let mut in_force = stamps(reloader.files()).await;
     let mut seen = in_force.clone();
+    let mut announced = stamps(reloader.announcement().into_iter().collect()).await;
     loop {
         let now = tokio::select! {
             () = end.cancelled() => return,
             Some(()) = hangup.recv() => {
-                tracing::info!("SIGHUP: reading the configuration");
+                tracing::info!("SIGHUP: reading the tokens and the configuration");
+                announced = stamps(reloader.announcement().into_iter().collect()).await;
+                reloader.read_tokens().await;
                 stamps(reloader.files()).await
             }
             _ = looks.tick() => {
+                let announcement = stamps(reloader.announcement().into_iter().collect()).await;
+                if announcement != std::mem::replace(&mut announced, announcement.clone()) {
+                    tracing::info!("something was changed on a token: reading the tokens");
+                    reloader.read_tokens().await;
+                }
                 let now = stamps(reloader.files()).await;
                 // Somebody may be in the middle of writing them: what is read is what has stayed for an interval.
                 let settled = now == std::mem::replace(&mut seen, now.clone());

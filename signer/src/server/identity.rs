@@ -3,6 +3,7 @@
 use std::{
     net::SocketAddr,
     sync::atomic::{AtomicU64, Ordering},
+    time::SystemTime,
 };
 
 use muhurdar_xades::certificate::Details;
@@ -20,6 +21,8 @@ pub struct Peer {
     pub names: Option<Vec<String>>,
     /// Its certificates, leaf first; empty on the Unix socket.
     chain: Vec<CertificateDer<'static>>,
+    /// When the first of them ends: a connection may outlive what it was let in by.
+    ends: Option<SystemTime>,
     /// The generation of the trust that has let it in.
     verified_by: AtomicU64,
 }
@@ -35,6 +38,7 @@ impl Peer {
         Self {
             address: Some(address),
             names: chain.first().map(|leaf| names(leaf)),
+            ends: chain.iter().filter_map(|certificate| end(certificate)).min(),
             chain,
             verified_by: AtomicU64::new(generation),
         }
@@ -46,21 +50,31 @@ impl Peer {
             address: None,
             names: Some(vec![format!("uid:{uid}")]),
             chain: Vec::new(),
+            ends: None,
             verified_by: AtomicU64::new(0),
         }
     }
 
-    /// Whether it would be let in now. Where the trust has changed since it was let in, its chain is verified again, once.
-    pub(super) fn is_trusted_by(&self, trust: &Trust) -> bool {
-        if self.address.is_none() || self.verified_by.load(Ordering::Relaxed) == trust.generation() {
+    /// Whether it would be let in at this time. Where the trust has changed since it was let in, its chain is verified again,
+    /// once; where a certificate of the chain has ended, each time, since it may be one that nobody needs.
+    pub(super) fn is_trusted_by(&self, trust: &Trust, now: SystemTime) -> bool {
+        let ended = self.ends.is_some_and(|end| end < now);
+        let verified = self.verified_by.load(Ordering::Relaxed) == trust.generation();
+        if self.address.is_none() || (verified && !ended) {
             return true;
         }
-        let trusted = trust.admits(&self.chain);
+        let trusted = trust.admits(&self.chain, now);
         if trusted {
             self.verified_by.store(trust.generation(), Ordering::Relaxed);
         }
         trusted
     }
+}
+
+/// When a certificate ends.
+fn end(certificate: &[u8]) -> Option<SystemTime> {
+    let certificate = Details::from_der(certificate).ok()?;
+    Some(certificate.not_after().into())
 }
 
 /// The names of a certificate; an empty list where it cannot be read, which then matches no client.

@@ -12,6 +12,7 @@ use tonic::{Status, Streaming};
 use wire::{seal_large_request::Part as Ask, seal_large_response::Part};
 
 use super::{
+    Live, Peer,
     messages::{read_large, wire_receipt},
     opening::passed,
     status::status,
@@ -28,6 +29,8 @@ use crate::{
 pub(super) struct LargeCall {
     pub(super) origin: Origin,
     pub(super) pipeline: Arc<Pipeline>,
+    pub(super) live: Arc<Live>,
+    pub(super) peer: Option<Arc<Peer>>,
     pub(super) caller: Arc<Caller>,
     pub(super) deadline: Option<Instant>,
     /// How long its header may take to come.
@@ -93,7 +96,9 @@ impl LargeCall {
         let (request, whole) = read_large(header, self.deadline)?;
         let mut incoming = self.pipeline.begin_large(&self.caller, request).await?;
         take_all(&mut incoming, &mut requests).await?;
-        let sealed = self.pipeline.finish_large(&self.caller, incoming).await?;
+        // It may have outlived what its caller was allowed when it began.
+        let caller = self.live.caller(self.peer.as_deref())?;
+        let sealed = self.pipeline.finish_large(&caller, incoming).await?;
         self.pipeline.metrics.sealed(sealed.receipt.document_type);
         self.hand_out(sealed, whole).await
     }

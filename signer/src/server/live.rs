@@ -1,6 +1,9 @@
 //! What of the server may change while it runs: who is known, whom TLS trusts, how many may connect.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use arc_swap::{ArcSwap, Guard};
 
@@ -84,9 +87,9 @@ impl Live {
     /// Whether somebody has a certificate that is trusted now.
     ///
     /// # Errors
-    /// UNAUTHENTICATED without one, or where it was revoked or lost its authority since the connection was made.
+    /// UNAUTHENTICATED without one, or where it has ended, was revoked or lost its authority since the connection was made.
     pub(super) fn authenticate(&self, peer: Option<&Peer>) -> Result<(), Refusal> {
-        peer.filter(|peer| peer.names.is_some() && peer.is_trusted_by(&self.trust.load()))
+        peer.filter(|peer| peer.names.is_some() && peer.is_trusted_by(&self.trust.load(), SystemTime::now()))
             .map(drop)
             .ok_or(Refusal::Unauthenticated)
     }

@@ -136,12 +136,9 @@ pub(super) fn wire_receipt(receipt: pipeline::Receipt) -> wire::Receipt {
     }
 }
 
-pub(super) fn seal_info(seal: &Seal) -> wire::SealInfo {
+pub(super) fn seal_info(seal: &Seal, now: jiff::Timestamp) -> wire::SealInfo {
     let certificate = &seal.certificate;
-    let unusable = seal
-        .usable(jiff::Timestamp::now())
-        .err()
-        .map(|refusal| refusal.to_string());
+    let unusable = seal.usable(now).err().map(|refusal| refusal.to_string());
     let timestamp = |at: jiff::Timestamp| Some(std::time::SystemTime::from(at).into());
     wire::SealInfo {
         taxpayer: seal.taxpayer.to_string(),

@@ -39,6 +39,7 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 use tower::Layer as _;
 
 use self::service::Sealing;
+pub(crate) use self::tls::Facts;
 pub use self::{
     identity::Peer,
     live::Live,
@@ -123,7 +124,6 @@ impl Server {
     /// Where either does not work.
     pub async fn bind(config: Config) -> Result<Self, ServeError> {
         let trust = Trust::read(&config.server.tls)?;
-        warn_of_a_stale_list(&trust);
         let most = descriptors::connections(&config)?;
         let address = config.server.listen;
         let listener = bind(address).map_err(|source| ServeError::Listen { address, source })?;
@@ -238,14 +238,6 @@ fn bind_unix(path: &Path) -> std::io::Result<UnixListener> {
     // Who may connect is decided by the folder; who may seal, by who it is.
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666))?;
     Ok(listener)
-}
-
-pub(crate) fn warn_of_a_stale_list(trust: &Trust) {
-    if trust.facts.stale {
-        tracing::warn!(
-            "a certificate revocation list is past its nextUpdate; it still holds, but newer revocations are missing"
-        );
-    }
 }
 
 /// Tells `grpc.health.v1` whether the service can seal.

@@ -151,11 +151,13 @@ impl SealService for Sealing {
     ) -> Result<Response<Self::SealLargeStream>, Status> {
         let caller = self.caller(&request)?;
         caller.may(Call::Seal).map_err(|refusal| status(&refusal))?;
-        let deadline = deadline(&request);
+        let (deadline, peer) = (deadline(&request), peer(&request));
         let (answers, out) = mpsc::channel(2);
         let call = LargeCall {
             origin: self.pipeline.recorder.origin(Method::SealLarge, request.metadata()),
             pipeline: Arc::clone(&self.pipeline),
+            live: Arc::clone(&self.live),
+            peer,
             caller,
             deadline,
             patience: self.live.settings().arrival_timeout,
@@ -192,12 +194,12 @@ impl SealService for Sealing {
             0 => MAX_PAGE,
             n => n.min(MAX_PAGE),
         };
-        let seals = self.pipeline.seals.load();
+        let (seals, now) = (self.pipeline.seals.load(), jiff::Timestamp::now());
         let mut visible = seals
-            .after(&request.page_token)
+            .after(&request.page_token, now)
             .filter(|s| caller.may_use(&s.taxpayer))
             .peekable();
-        let page: Vec<_> = visible.by_ref().take(size).map(|seal| seal_info(seal)).collect();
+        let page: Vec<_> = visible.by_ref().take(size).map(|seal| seal_info(seal, now)).collect();
         let more = visible.peek().is_some();
         let next_page_token = page
             .last()
@@ -216,10 +218,11 @@ impl SealService for Sealing {
     ) -> Result<Response<wire::GetSealResponse>, Status> {
         let caller = self.caller(&request)?;
         caller.may(Call::List).map_err(|refusal| status(&refusal))?;
-        let seal = self.pipeline.look_up(&caller, &request.into_inner().taxpayer);
+        let now = jiff::Timestamp::now();
+        let seal = self.pipeline.look_up(&caller, &request.into_inner().taxpayer, now);
         let seal = seal.map_err(|refusal| status(&refusal))?;
         Ok(Response::new(wire::GetSealResponse {
-            seal: Some(seal_info(&seal)),
+            seal: Some(seal_info(&seal, now)),
         }))
     }
 }

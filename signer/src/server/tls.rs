@@ -7,6 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::SystemTime,
 };
 
 use muhurdar_xades::certificate::Details;
@@ -57,8 +58,16 @@ pub(crate) struct Facts {
     pub(crate) authorities: usize,
     /// Revoked client certificates.
     pub(crate) revoked: usize,
-    /// Whether a revocation list is past its nextUpdate.
-    pub(crate) stale: bool,
+    /// When the listener's certificate ends, and the first of the revocation lists (its nextUpdate).
+    pub(crate) ends: Option<SystemTime>,
+    pub(crate) next_update: Option<SystemTime>,
+}
+
+/// What of a set of TLS files has run out.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct RunOut {
+    certificate: bool,
+    list: bool,
 }
 
 impl Trust {
@@ -109,13 +118,53 @@ impl Trust {
         self.generation
     }
 
-    /// Whether a client's chain, leaf first, would be let in now.
-    pub(super) fn admits(&self, chain: &[CertificateDer<'_>]) -> bool {
+    /// Whether a client's chain, leaf first, would be let in at this time.
+    pub(super) fn admits(&self, chain: &[CertificateDer<'_>], now: SystemTime) -> bool {
+        let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let now = UnixTime::since_unix_epoch(now);
         chain.split_first().is_some_and(|(leaf, intermediates)| {
-            let verified = self.verifier.verify_client_cert(leaf, intermediates, UnixTime::now());
+            let verified = self.verifier.verify_client_cert(leaf, intermediates, now);
             verified.is_ok()
         })
     }
+}
+
+impl Trust {
+    /// Says what has run out since it was said last; a set of files that was not seen before is looked at anew. rustls lets clients
+    /// in by a list that is past its nextUpdate, as it does when it reads one, and so does this: whom it revokes stays
+    /// revoked, and a list that comes late shuts nobody out.
+    pub(crate) fn warn_of_what_has_run_out(&self, said: &mut Option<Said>, now: SystemTime) {
+        let past = |end: Option<SystemTime>| end.is_some_and(|end| end < now);
+        let run_out = RunOut {
+            certificate: past(self.facts.ends),
+            list: past(self.facts.next_update),
+        };
+        let before = said.filter(|said| said.generation == self.generation);
+        let before = before.map(|said| said.run_out).unwrap_or_default();
+        if run_out.list && !before.list {
+            tracing::warn!(
+                "a certificate revocation list is past its nextUpdate; it still holds, but newer revocations are missing: bring its successor"
+            );
+        }
+        if run_out.certificate && !before.certificate {
+            tracing::error!(
+                certificate = self.facts.certificate,
+                not_after = self.facts.not_after,
+                "the listener's certificate has expired: clients refuse the connection; put its successor into its place"
+            );
+        }
+        *said = Some(Said {
+            generation: self.generation,
+            run_out,
+        });
+    }
+}
+
+/// What [`Trust::warn_of_what_has_run_out`] has said already.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Said {
+    generation: u64,
+    run_out: RunOut,
 }
 
 impl Facts {
@@ -126,6 +175,7 @@ impl Facts {
         let serial: Vec<_> = certificate.serial().iter().map(|byte| format!("{byte:02X}")).collect();
         self.certificate = serial.join(":");
         self.not_after = certificate.not_after().to_string();
+        self.ends = Some(certificate.not_after().into());
     }
 }
 
@@ -141,9 +191,8 @@ fn revocation_lists(path: &Path, facts: &mut Facts) -> Result<Vec<CertificateRev
             .tbs_cert_list
             .revoked_certificates
             .map_or(0, |revoked| revoked.len());
-        let now = std::time::SystemTime::now();
         let next = list.tbs_cert_list.next_update.map(|t| t.to_system_time());
-        facts.stale |= next.is_some_and(|next| next < now);
+        facts.next_update = facts.next_update.into_iter().chain(next).min();
     }
     Ok(lists)
 }

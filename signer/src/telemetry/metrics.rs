@@ -18,6 +18,7 @@ use crate::{
     config::Priority,
     refusal::Refusal,
     seals::Seals,
+    server::Facts,
     trace::{self, Step},
 };
 
@@ -234,10 +235,18 @@ impl Metrics {
 
     /// The text exposition: what is counted here, and what is so now.
     #[must_use]
-    pub fn expose(&self, gate: &Gate, door: &Door, access: &Access, pool: &Pool, seals: &Seals) -> String {
+    pub(crate) fn expose(
+        &self,
+        gate: &Gate,
+        door: &Door,
+        access: &Access,
+        pool: &Pool,
+        seals: &Seals,
+        facts: &Facts,
+    ) -> String {
         door.observe();
         let mut families = self.registry.gather();
-        families.extend(snapshot(gate, access, pool, seals));
+        families.extend(snapshot(gate, access, pool, seals, facts));
         let mut text = String::new();
         if let Err(error) = TextEncoder::new().encode_utf8(&families, &mut text) {
             tracing::error!(%error, "metrics could not be written");

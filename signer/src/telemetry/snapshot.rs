@@ -1,6 +1,8 @@
 //! What other rooms count or hold, told to Prometheus as it is when it asks: counters as counters, and series of what is
 //! there, so that a token's old cap or a client that was removed leaves none behind.
 
+use std::time::SystemTime;
+
 use jiff::Timestamp;
 use muhurdar_pool::{Pool, Recovery, SlotState, Status, TokenStatus};
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
@@ -8,6 +10,7 @@ use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricT
 use crate::{
     admission::{Access, Gate},
     seals::Seals,
+    server::Facts,
 };
 
 /// Return values of tokens in trouble, whose counters are there before the first of them; others begin with their first.
@@ -229,20 +232,46 @@ impl Snapshot {
 
     /// When the first seal ends, or has ended: a seal that has expired is the one to know of.
     pub(super) fn seals(&mut self, seals: &Seals, now: Timestamp) {
-        let sealing = seals.iter().filter(|seal| seal.certificate.fits_profile().is_ok());
-        let left = sealing.map(|seal| seal.certificate.not_after().duration_since(now).as_secs_f64());
+        let sealing = seals.all_at(now).filter(|seal| seal.certificate.fits_profile().is_ok());
+        let ends = sealing.filter_map(|seal| seals.until(&seal.taxpayer, now));
+        let left = ends.map(|end| end.duration_since(now).as_secs_f64());
         let soonest = left.reduce(f64::min);
         self.family(
             MetricType::GAUGE,
             "muhurdar_seal_expiry_days",
-            "Days until the first seal expires; negative where one has and there is no other for its taxpayer",
+            "Days until the first taxpayer is without a seal, successors that are there counted; negative where one is already",
             soonest.map(|seconds| (vec![("which", "soonest")], seconds / 86_400.0)),
+        );
+    }
+
+    /// How long the TLS files are good for.
+    fn trust(&mut self, facts: &Facts, now: SystemTime) {
+        self.family(
+            MetricType::GAUGE,
+            "muhurdar_server_certificate_expiry_days",
+            "Days until the listener's certificate ends; negative where it has, and clients refuse the connection",
+            facts.ends.map(|end| (Vec::new(), days_until(end, now))),
+        );
+        self.family(
+            MetricType::GAUGE,
+            "muhurdar_client_crl_expiry_days",
+            "Days until the first nextUpdate of server.tls.crl; negative where newer revocations are missing",
+            facts.next_update.map(|end| (Vec::new(), days_until(end, now))),
         );
     }
 }
 
+/// Days until something ends.
+fn days_until(end: SystemTime, now: SystemTime) -> f64 {
+    let seconds = match end.duration_since(now) {
+        Ok(left) => left.as_secs_f64(),
+        Err(past) => -past.duration().as_secs_f64(),
+    };
+    seconds / 86_400.0
+}
+
 /// Everything that is told as it is now.
-pub(super) fn snapshot(gate: &Gate, access: &Access, pool: &Pool, seals: &Seals) -> Vec<MetricFamily> {
+pub(super) fn snapshot(gate: &Gate, access: &Access, pool: &Pool, seals: &Seals, facts: &Facts) -> Vec<MetricFamily> {
     let status = pool.status();
     let mut snapshot = Snapshot::default();
     snapshot.gate(gate);
@@ -250,6 +279,7 @@ pub(super) fn snapshot(gate: &Gate, access: &Access, pool: &Pool, seals: &Seals)
     snapshot.cpu(&status);
     snapshot.tokens(&status);
     snapshot.seals(seals, Timestamp::now());
+    snapshot.trust(facts, SystemTime::now());
     snapshot.families()
 }
 

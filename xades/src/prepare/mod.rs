@@ -16,7 +16,7 @@ use jiff::Timestamp;
 
 pub use self::sealer::{Doubt, Sealer, Unclear};
 
-use self::hand::Hand;
+use self::hand::{Hand, Heard};
 use self::spot::Spot;
 use crate::algorithm::SignatureAlgorithm;
 use crate::build::{Draft, Ids, Unsigned};
@@ -51,7 +51,8 @@ pub struct Sealing<'a> {
 pub fn prepare(document: &[u8], sealing: &Sealing<'_>) -> Result<Prepared, Refusal> {
     let mut hand = Hand::new(sealing);
     let encoding = Scanner::new(sealing.limits).run(document, &mut hand)?;
-    complete(hand, encoding, sealing)
+    let digested = Digested::of(hand, encoding, sealing.policy)?;
+    Ok(digested.drafted(sealing.certificate, sealing.policy, sealing.signing_time))
 }
 
 /// Prepares the seal of a document that comes in pieces, in memory that does not grow with it.
@@ -84,61 +85,144 @@ impl<'a> Preparer<'a> {
     ///
     /// # Errors
     /// As [`prepare`].
-    pub fn finish(mut self) -> Result<Prepared, Refusal> {
+    pub fn finish(self) -> Result<Prepared, Refusal> {
+        let sealing = self.sealing;
+        let digested = self.digested()?;
+        Ok(digested.drafted(sealing.certificate, sealing.policy, sealing.signing_time))
+    }
+
+    /// Ends the document, and leaves open with which certificate and when it is sealed: it may have been long on its way.
+    ///
+    /// # Errors
+    /// As [`prepare`].
+    pub fn digested(mut self) -> Result<Digested, Refusal> {
         self.scanner.finish(&mut self.hand)?;
-        complete(self.hand, self.scanner.encoding(), &self.sealing)
+        Digested::of(self.hand, self.scanner.encoding(), self.sealing.policy)
     }
 }
 
-fn complete(hand: Hand, encoding: Encoding, sealing: &Sealing<'_>) -> Result<Prepared, Refusal> {
-    let refuse = |reason| Refusal::new(reason, None);
-    let heard = hand.finish().map_err(refuse)?;
-    let mut listener = heard.listener;
-    let document_id = listener.take(Field::DocumentId);
-    let sealer = Sealer::of(listener.named(Party::Signer), || {
-        let owner = listener.named(Party::Identity)?;
-        owner.map_or_else(|| listener.named(Party::IdentityElse), |owner| Ok(Some(owner)))
-    });
-    let wanted = listener.take(Field::SignatureUri);
-    let taken = |ids: &Ids| {
-        ids.iter()
-            .chain(ids.counter().iter())
-            .find(|id| listener.has_id(id))
-            .map(str::to_owned)
-    };
-    let ids = signature_ids(wanted.as_deref(), document_id.as_deref(), sealing.policy, taken).map_err(refuse)?;
-    let claimed_role = if heard.document_type.is_ubl() {
-        sealing.policy.claimed_role.as_deref()
-    } else {
-        None
-    };
-    let draft = Draft {
-        place: &heard.spot.place,
-        ids: &ids,
-        body_digest: heard.digest.as_ref(),
-        certificate: sealing.certificate,
-        policy: sealing.policy,
-        signing_time: sealing.signing_time,
-        claimed_role,
-    };
-    let unsigned = draft.build();
-    // Only a seal that will be counter-signed is drafted again.
-    let counter = (heard.document_type == DocumentType::UserAccount).then(|| Counter {
-        ids: ids.clone(),
-        policy: sealing.policy.clone(),
-        signing_time: sealing.signing_time,
-    });
-    Ok(Prepared {
-        document_type: heard.document_type,
-        document_id,
-        sealer,
-        unsigned,
-        first: None,
-        counter,
-        certificate: sealing.certificate.clone(),
-        encoding,
-        spot: heard.spot,
-    })
+/// A document that was read to its end: of its seal, only the certificate and the time are wanting.
+pub struct Digested {
+    heard: Heard,
+    ids: Ids,
+    document_id: Option<String>,
+    sealer: Sealer,
+    encoding: Encoding,
+}
+
+impl fmt::Debug for Digested {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Digested")
+            .field("document_type", &self.heard.document_type)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A certificate whose seals digest otherwise than the document was digested.
+#[derive(Debug, thiserror::Error)]
+#[error("the document was digested for another kind of key")]
+pub struct OtherDigest;
+
+impl Digested {
+    fn of(hand: Hand, encoding: Encoding, policy: &Policy) -> Result<Self, Refusal> {
+        let refuse = |reason| Refusal::new(reason, None);
+        let mut heard = hand.finish().map_err(refuse)?;
+        let listener = &mut heard.listener;
+        let document_id = listener.take(Field::DocumentId);
+        let sealer = Sealer::of(listener.named(Party::Signer), || {
+            let owner = listener.named(Party::Identity)?;
+            owner.map_or_else(|| listener.named(Party::IdentityElse), |owner| Ok(Some(owner)))
+        });
+        let wanted = listener.take(Field::SignatureUri);
+        let taken = |ids: &Ids| {
+            ids.iter()
+                .chain(ids.counter().iter())
+                .find(|id| listener.has_id(id))
+                .map(str::to_owned)
+        };
+        let ids = signature_ids(wanted.as_deref(), document_id.as_deref(), policy, taken).map_err(refuse)?;
+        Ok(Self {
+            heard,
+            ids,
+            document_id,
+            sealer,
+            encoding,
+        })
+    }
+
+    /// Which document it is.
+    pub fn document_type(&self) -> DocumentType {
+        self.heard.document_type
+    }
+
+    /// Whom the document names as its sealer.
+    pub fn sealer(&self) -> &Sealer {
+        &self.sealer
+    }
+
+    /// Drafts the seal, with the policy that the document was read with.
+    ///
+    /// # Errors
+    /// [`OtherDigest`] where the certificate's key goes with another digest than that of the certificate which the document
+    /// was read with.
+    pub fn draft(
+        self,
+        certificate: &Certificate,
+        policy: &Policy,
+        signing_time: Timestamp,
+    ) -> Result<Prepared, OtherDigest> {
+        if !self.fits(certificate, policy) {
+            return Err(OtherDigest);
+        }
+        Ok(self.drafted(certificate, policy, signing_time))
+    }
+
+    /// Whether [`draft`](Self::draft) takes this certificate.
+    pub fn fits(&self, certificate: &Certificate, policy: &Policy) -> bool {
+        policy.signature_algorithm(certificate).digest().output_len() == self.heard.digest.as_ref().len()
+    }
+
+    fn drafted(self, certificate: &Certificate, policy: &Policy, signing_time: Timestamp) -> Prepared {
+        let Self {
+            heard,
+            ids,
+            document_id,
+            sealer,
+            encoding,
+        } = self;
+        let claimed_role = if heard.document_type.is_ubl() {
+            policy.claimed_role.as_deref()
+        } else {
+            None
+        };
+        let draft = Draft {
+            place: &heard.spot.place,
+            ids: &ids,
+            body_digest: heard.digest.as_ref(),
+            certificate,
+            policy,
+            signing_time,
+            claimed_role,
+        };
+        let unsigned = draft.build();
+        // Only a seal that will be counter-signed is drafted again.
+        let counter = (heard.document_type == DocumentType::UserAccount).then(|| Counter {
+            ids,
+            policy: policy.clone(),
+            signing_time,
+        });
+        Prepared {
+            document_type: heard.document_type,
+            document_id,
+            sealer,
+            unsigned,
+            first: None,
+            counter,
+            certificate: certificate.clone(),
+            encoding,
+            spot: heard.spot,
+        }
+    }
 }
 
 /// The Ids of the seal: the one that the document gives it, else one made of the document's own identifier.
@@ -258,6 +342,11 @@ impl Prepared {
     /// Whom the document names as its sealer.
     pub fn sealer(&self) -> &Sealer {
         &self.sealer
+    }
+
+    /// Whose key must sign.
+    pub fn certificate(&self) -> &Certificate {
+        &self.certificate
     }
 
     /// What the value must be made with.

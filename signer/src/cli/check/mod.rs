@@ -249,16 +249,20 @@ impl Report {
             }
         };
         let now = Timestamp::now();
-        for seal in Seals::new(&pool.keys(), &extra, now).iter() {
+        let days_until = |end: Option<Timestamp>| end.map_or(0, |end| end.duration_since(now).as_hours() / 24);
+        let seals = Seals::new(&pool.keys(), &extra);
+        for seal in seals.all_at(now) {
             let certificate = &seal.certificate;
-            let days_left = certificate.not_after().duration_since(now).as_hours() / 24;
+            let days_left = days_until(Some(certificate.not_after()));
             let usable = seal.usable(now);
             match &usable {
                 Err(refusal) => self.warnings.push(refusal.to_string()),
-                Ok(()) if days_left < EXPIRY_WARNING_DAYS => self.warnings.push(format!(
-                    "the certificate of taxpayer {} ends in {days_left} days; order its successor now",
-                    seal.taxpayer
-                )),
+                Ok(()) if days_until(seals.until(&seal.taxpayer, now)) < EXPIRY_WARNING_DAYS => {
+                    self.warnings.push(format!(
+                        "the certificate of taxpayer {} ends in {days_left} days; order its successor now",
+                        seal.taxpayer
+                    ));
+                }
                 Ok(()) => {}
             }
             self.seals.push(SealReport {

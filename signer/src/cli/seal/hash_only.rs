@@ -9,32 +9,41 @@ use tonic::transport::Channel;
 
 use super::{Failure, Seal, exit, refused};
 
+/// How often a document is prepared where its certificate's successor comes in between.
+const ATTEMPTS: usize = 2;
+
 impl Seal {
     /// One document after the other; a document that cannot be sealed does not keep the next from it.
     pub(super) async fn seal_by_digest(&self, channel: Channel) -> Result<(), Failure> {
         let mut client = SealServiceClient::new(channel);
-        let request = GetSealRequest {
-            taxpayer: self.taxpayer.clone(),
-        };
-        let info = client
-            .get_seal(request)
-            .await
-            .map_err(|s| refused(&s))?
-            .into_inner()
-            .seal
-            .unwrap_or_default();
-        let certificate = Certificate::from_der(&info.certificate).map_err(Failure::unavailable)?;
+        let mut certificate = self.certificate(&mut client).await?;
         let mut failed = false;
         for path in &self.files {
             let document = tokio::fs::read(path)
                 .await
                 .map_err(|e| Failure::io(path.display(), &e))?;
-            match self.prepare_here(&document, &certificate) {
-                Ok(prepared) => self.seal_prepared(&mut client, path, &document, prepared).await?,
-                Err(problem) => {
-                    failed = true;
-                    eprintln!("{}: {problem}", path.display());
+            // One that ends while others wait for their turn has a successor at the service.
+            if certificate.not_after() < Timestamp::now() {
+                certificate = self.certificate(&mut client).await?;
+            }
+            for attempt in 1..=ATTEMPTS {
+                let prepared = match self.prepare_here(&document, &certificate) {
+                    Ok(prepared) => prepared,
+                    Err(problem) => {
+                        failed = true;
+                        eprintln!("{}: {problem}", path.display());
+                        break;
+                    }
+                };
+                if self.seal_prepared(&mut client, path, &document, prepared).await? {
+                    break;
                 }
+                if attempt == ATTEMPTS {
+                    return Err(Failure::unavailable(
+                        "the service changes its certificate with every call",
+                    ));
+                }
+                certificate = self.certificate(&mut client).await?;
             }
         }
         if failed {
@@ -42,6 +51,16 @@ impl Seal {
         } else {
             Ok(())
         }
+    }
+
+    /// What seals for the taxpayer now.
+    async fn certificate(&self, client: &mut SealServiceClient<Channel>) -> Result<Certificate, Failure> {
+        let request = GetSealRequest {
+            taxpayer: self.taxpayer.clone(),
+        };
+        let seal = client.get_seal(request).await.map_err(|s| refused(&s))?;
+        let info = seal.into_inner().seal.unwrap_or_default();
+        Certificate::from_der(&info.certificate).map_err(Failure::unavailable)
     }
 
     fn prepare_here(&self, document: &[u8], certificate: &Certificate) -> Result<Prepared, String> {
@@ -67,13 +86,15 @@ impl Seal {
         }
     }
 
+    /// False where the service has signed with another certificate's key than the one that the document was prepared for.
     async fn seal_prepared(
         &self,
         client: &mut SealServiceClient<Channel>,
         path: &Path,
         document: &[u8],
         mut prepared: Prepared,
-    ) -> Result<(), Failure> {
+    ) -> Result<bool, Failure> {
+        let serial = prepared.certificate().serial_decimal().to_owned();
         let seal = loop {
             let request = SealDigestRequest {
                 taxpayer: self.taxpayer.clone(),
@@ -82,6 +103,9 @@ impl Seal {
                 ..SealDigestRequest::default()
             };
             let answer = client.seal_digest(request).await.map_err(|s| refused(&s))?.into_inner();
+            if answer.certificate_serial_number != serial {
+                return Ok(false);
+            }
             let value = &answer.signature_value;
             if prepared.wants_countersignature() {
                 prepared = prepared.countersign(value).map_err(Failure::unavailable)?;
@@ -96,6 +120,6 @@ impl Seal {
         let (seal, signing_time) = seal;
         let written = self.put(path, seal.splice(document)).await?;
         println!("{} -> {} at {signing_time}", path.display(), written.display());
-        Ok(())
+        Ok(true)
     }
 }

@@ -44,10 +44,11 @@ impl Import {
             .is_some_and(|e| e.eq_ignore_ascii_case("pfx") || e.eq_ignore_ascii_case("p12"));
         let found = pem::items(&bytes).unwrap_or_default();
         if named || found.iter().any(|item| item.kind == Kind::Pkcs12) {
-            self.pkcs12(&bytes)
+            self.pkcs12(&bytes)?;
         } else {
-            self.certificate(&bytes)
+            self.certificate(&bytes)?;
         }
+        self.which.announce()
     }
 
     /// Of several certificates the one that belongs to a key on the token, wherever in the file it stands.

@@ -88,6 +88,20 @@ impl Which {
         Ok(token.clone())
     }
 
+    /// Tells a service that runs beside this command that it has changed something on the token, and the operator what comes
+    /// of it.
+    fn announce(&self) -> Result<(), Failure> {
+        let config = Config::load(&self.config).map_err(Failure::usage)?;
+        match tokens::announce(&config) {
+            Ok(true) => println!("a running service reads the token within seconds; its log says what it finds"),
+            Ok(false) => println!("a running service reads the token at its next SIGHUP (systemctl reload muhurdar)"),
+            Err(error) => println!(
+                "a running service reads the token at its next SIGHUP (systemctl reload muhurdar); it could not be told: {error}"
+            ),
+        }
+        Ok(())
+    }
+
     /// Logs in, with the PIN of the configuration, tried once.
     fn log_in(&self) -> Result<Token, Failure> {
         let token = self.load()?;
@@ -221,7 +235,7 @@ impl Keygen {
             token.facts().label,
             self.label
         );
-        Ok(())
+        self.which.announce()
     }
 }
 
@@ -245,6 +259,7 @@ impl Unlatch {
             true => println!("token {} may try its PIN again", token.name),
             false => println!("token {} was not latched", token.name),
         }
+        println!("a running service tries it once within seconds, another at its next start; its log says how it went");
         Ok(())
     }
 }

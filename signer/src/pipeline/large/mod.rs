@@ -106,11 +106,12 @@ pub struct LargeRequest {
 pub struct Incoming {
     progress: Progress,
     pieces: mpsc::Sender<Piece>,
-    reading: JoinHandle<Result<(xades::Prepared, Spooled), Refusal>>,
+    reading: JoinHandle<Result<(xades::Digested, Spooled), Refusal>>,
+    /// What seals now, and how.
     seal: Arc<Seal>,
+    policy: Arc<xades::Policy>,
     rules: Arc<Rules>,
     request: LargeRequest,
-    begun: Timestamp,
     deadline: Instant,
     visit: Visit,
     place: Place,
@@ -160,8 +161,7 @@ impl Pipeline {
     pub async fn begin_large(&self, caller: &Caller, request: LargeRequest) -> Result<Incoming, Refusal> {
         let begun = Timestamp::now();
         caller.may(Call::Seal)?;
-        let seal = self.seal_of(caller, &request.taxpayer)?;
-        seal.usable(begun)?;
+        let seal = self.seal_of(caller, &request.taxpayer, begun)?;
         let rules = self.rules.load_full();
         let limit = rules.large.bytes;
         if request.size.is_some_and(|size| size > limit) {
@@ -178,9 +178,10 @@ impl Pipeline {
         let deadline = request.deadline.map_or(latest, |d| d.min(latest));
 
         let (pieces, incoming) = mpsc::channel(PIECES);
+        let policy = rules.forms.policy(&caller.name, &request.taxpayer);
         let reader = Reader {
             seal: Arc::clone(&seal),
-            policy: rules.forms.policy(&caller.name, &request.taxpayer),
+            policy: Arc::clone(&policy),
             limits: rules.large.clone(),
             expect: request.expect,
             begun,
@@ -193,9 +194,9 @@ impl Pipeline {
             pieces,
             reading,
             seal,
+            policy,
             rules,
             request,
-            begun,
             deadline,
             visit,
             place,
@@ -212,25 +213,38 @@ impl Pipeline {
             pieces,
             reading,
             seal,
+            policy,
             rules,
             request,
-            begun,
             deadline,
             visit,
             place,
         } = incoming;
         // Where the reader has given up, it says why itself.
         drop(pieces.send(Piece::End).await);
-        let (prepared, spooled) = reading.await.unwrap_or(Err(Refusal::Internal))?;
-        caller.may_have_sealed(prepared.document_type())?;
-        right_taxpayer(&prepared, &request.taxpayer, rules.unnamed_sealer)?;
-        let described = Described::of(&prepared);
+        let (digested, spooled) = reading.await.unwrap_or(Err(Refusal::Internal))?;
+        caller.may(Call::Seal)?;
+        caller.may_have_sealed(digested.document_type())?;
+        right_taxpayer(digested.sealer(), &request.taxpayer, rules.unnamed_sealer)?;
         let errand = Errand {
             priority: request.priority,
             bytes: 0,
             deadline: Some(deadline),
         };
         let mut admitted = self.door.turn(caller, visit, errand).await?;
+        // It may have been minutes on its way: certificate and time are those of its signing.
+        let now = Timestamp::now();
+        let fresh = self.seal_of(caller, &request.taxpayer, now)?;
+        // A successor of another kind seals what comes from now on; this one its predecessor's, while that is good.
+        let fits = |seal: &Seal| digested.fits(&seal.certificate, &policy) && seal.usable(now).is_ok();
+        let seal = if fits(&fresh) || !fits(&seal) { fresh } else { seal };
+        let prepared = digested.draft(&seal.certificate, &policy, now).map_err(|other| {
+            let serial = seal.certificate.serial_decimal();
+            Refusal::CertificateUnusable(format!(
+                "the certificate {serial} took its predecessor's place while the document was on its way: {other}; send it again"
+            ))
+        })?;
+        let described = Described::of(&prepared);
         let (token, element) = self.sign(prepared, &seal, &admitted).await?;
         admitted.signed();
         let receipt = Receipt {
@@ -241,7 +255,7 @@ impl Pipeline {
             document_id: described.document_id,
             algorithm: described.algorithm,
             token,
-            sealed_at: begun.into(),
+            sealed_at: now.into(),
         }
         .issue();
         let range = element.range();
@@ -371,7 +385,7 @@ struct Reader {
 }
 
 impl Reader {
-    fn read(self, folder: &Path, mut pieces: mpsc::Receiver<Piece>) -> Result<(xades::Prepared, Spooled), Refusal> {
+    fn read(self, folder: &Path, mut pieces: mpsc::Receiver<Piece>) -> Result<(xades::Digested, Spooled), Refusal> {
         let mut preparer = Preparer::new(Sealing {
             certificate: &self.seal.certificate,
             policy: &self.policy,
@@ -387,7 +401,7 @@ impl Reader {
                     preparer.feed(&piece)?;
                     spool.push(&piece).map_err(failed)?;
                 }
-                Some(Piece::End) => return Ok((preparer.finish()?, spool.finish().map_err(failed)?)),
+                Some(Piece::End) => return Ok((preparer.digested()?, spool.finish().map_err(failed)?)),
                 // The caller has gone: nobody reads this.
                 None => return Err(Refusal::Internal),
             }

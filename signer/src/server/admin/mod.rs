@@ -117,6 +117,7 @@ async fn metrics(State(shown): State<Shown>) -> ([(&'static str, &'static str); 
         &shown.live.access(),
         &pipeline.pool,
         &pipeline.seals.load(),
+        &shown.live.trust().facts,
     );
     ([("content-type", "text/plain; version=0.0.4; charset=utf-8")], text)
 }

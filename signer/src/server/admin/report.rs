@@ -266,7 +266,7 @@ impl TokenReport {
 
 impl SealsReport {
     fn of(seals: &Seals, now: Timestamp) -> Self {
-        let mut all: Vec<_> = seals.iter().collect();
+        let mut all: Vec<_> = seals.all_at(now).collect();
         all.sort_by_key(|seal| seal.certificate.not_after());
         Self {
             count: all.len(),
