@@ -242,6 +242,7 @@ unsafe extern "C" fn login(
     pin: *mut ck::CK_UTF8CHAR,
     length: ck::CK_ULONG,
 ) -> ck::CK_RV {
+    state::count_login();
     decide!(C_Login, Some(session as u64), None);
     let slot = state::lock()
         .sessions
