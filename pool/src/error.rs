@@ -85,8 +85,8 @@ pub enum OpenError {
     /// No token answers to the selection, or more than one does.
     #[error("{0}")]
     Selection(String),
-    /// The PIN could not be read.
-    #[error("the PIN of token {token} cannot be read: {cause}")]
+    /// The PIN could not be read, or is not what anybody would type.
+    #[error("the PIN of token {token} cannot be used, and was not tried: {cause}")]
     Pin {
         /// The token's configured name.
         token: String,
