@@ -53,8 +53,8 @@ struct State {
     initialized: bool,
     /// Pools that use it: the last one to leave ends the module.
     users: usize,
-    /// Keeper sessions by slot: they hold the logins.
-    keepers: HashMap<u64, Session>,
+    /// Keeper sessions by slot: they hold the logins. Each has a lock of its own, so that a call that hangs in one holds up nobody else.
+    keepers: HashMap<u64, Arc<Mutex<Session>>>,
 }
 
 static LOADED: Mutex<Vec<Arc<LocalModule>>> = Mutex::new(Vec::new());
@@ -151,9 +151,9 @@ impl LocalModule {
     }
 
     fn with_keeper<T>(&self, slot: u64, f: impl FnOnce(&Session) -> Result<T, CkrError>) -> Result<T, CkrError> {
-        let state = lock(&self.state);
-        match state.keepers.get(&slot) {
-            Some(session) => f(session),
+        let keeper = lock(&self.state).keepers.get(&slot).cloned();
+        match keeper {
+            Some(session) => f(&lock(&session)),
             None => Err(CkrError {
                 function: "C_OpenSession",
                 code: u64::from(cryptoki_sys::CKR_SESSION_HANDLE_INVALID),
@@ -210,10 +210,8 @@ impl Driver for LocalModule {
         if !state.initialized {
             return Ok(());
         }
-        for (_, session) in state.keepers.drain() {
-            // C_Finalize closes what cannot be closed.
-            let _ = session.close();
-        }
+        // Each closes where it is dropped; C_Finalize closes what cannot be closed.
+        state.keepers.clear();
         state.initialized = false;
         match self.functions.finalize() {
             Err(error) if error.code == u64::from(cryptoki_sys::CKR_CRYPTOKI_NOT_INITIALIZED) => Ok(()),
@@ -234,8 +232,9 @@ impl Driver for LocalModule {
     }
 
     fn open(&self, slot: u64) -> Result<(), CkrError> {
-        let session = self.keeper(slot)?;
-        lock(&self.state).keepers.insert(slot, session);
+        let session = Arc::new(Mutex::new(self.keeper(slot)?));
+        let before = lock(&self.state).keepers.insert(slot, session);
+        drop(before);
         Ok(())
     }
 
@@ -303,10 +302,11 @@ impl Driver for LocalModule {
     fn close(&self, slot: u64) {
         // The lock is not held while the module works: a hanging C_CloseSession must not hold up the other slots.
         let keeper = lock(&self.state).keepers.remove(&slot);
-        if let Some(session) = keeper
+        // One that a call hangs in closes when that returns.
+        if let Some(Ok(session)) = keeper.map(Arc::try_unwrap)
             && let Err(error) = {
                 let _turn = self.turns.take();
-                session.close()
+                session.into_inner().unwrap_or_else(PoisonError::into_inner).close()
             }
         {
             tracing::debug!(%error, slot, "closing the session that keeps the login");
