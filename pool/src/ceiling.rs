@@ -12,6 +12,8 @@ use crate::error::{CkrError, OpenError};
 use crate::health::probe_call;
 use crate::job::{Hash, SignInput};
 use crate::keys::{KeyId, KeyKind};
+use crate::latch::Latches;
+use crate::login::login_once;
 use crate::qualify::MechanismFacts;
 use crate::table::Entry;
 
@@ -58,7 +60,7 @@ impl Drop for Bench {
 }
 
 impl Bench {
-    pub(crate) fn open(token: &TokenConfig) -> Result<Self, OpenError> {
+    pub(crate) fn open(token: &TokenConfig, latches: &Latches) -> Result<Self, OpenError> {
         let driver = driver::driver(token, None)?;
         let fails = |error| OpenError::Token {
             token: token.name.clone(),
@@ -84,9 +86,10 @@ impl Bench {
             own_keeper,
             keys: Vec::new(),
         };
-        if own_keeper && bench.facts.flags.login_required() {
-            let pin = token.pin.read(&token.name)?;
-            bench.driver.login(bench.facts.slot, &pin).map_err(fails)?;
+        if own_keeper {
+            let Self { driver, facts, .. } = &bench;
+            login_once(latches, token, facts, |pin| driver.login(facts.slot, pin))
+                .map_err(|e| e.told(latches, &token.name))?;
         }
         bench.keys = bench.driver.discover(bench.facts.slot).map_err(fails)?;
         Ok(bench)
@@ -203,14 +206,15 @@ impl Bench {
 /// key (SubjectPublicKeyInfo, DER), or with any. Blocks. Runs beside an open pool as well, and then takes its share from it.
 ///
 /// # Errors
-/// Where the token cannot be opened, has no such key, or fails.
+/// Where the token cannot be opened, its PIN is latched, it has no such key, or it fails.
 pub fn ceiling(
     token: &TokenConfig,
+    latches: &Latches,
     spki_der: Option<&[u8]>,
     sessions: usize,
     duration: Duration,
 ) -> Result<Ceiling, OpenError> {
-    let bench = Bench::open(token)?;
+    let bench = Bench::open(token, latches)?;
     let key = bench
         .keys
         .iter()

@@ -7,6 +7,7 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::error::OpenError;
+use crate::latch::Latches;
 
 /// The whole pool.
 #[derive(Debug, Clone)]
@@ -15,8 +16,11 @@ pub struct Config {
     pub tokens: Vec<TokenConfig>,
     /// Requests that may wait in front of the tokens; more are refused with `Overloaded`. Default 4096.
     pub queue_limit: usize,
-    /// Folder for the PIN latches, so that a restart does not try a refused PIN again. `None`: latches live as long as the process.
+    /// Folder for the PIN latches, so that a restart does not try a refused PIN again ([`crate::Latches::at`]). `None`: latches live as long as
+    /// the process.
     pub state_dir: Option<PathBuf>,
+    /// What an operator types to open a latch, but for the token's name: for messages.
+    pub unlatch_command: Option<String>,
     /// How isolated modules start their child process; `None`: this binary again, with [`crate::isolation::SUBCOMMAND`].
     pub child_command: Option<Vec<std::ffi::OsString>>,
 }
@@ -29,7 +33,17 @@ impl Config {
             tokens,
             queue_limit: 4096,
             state_dir: None,
+            unlatch_command: None,
             child_command: None,
+        }
+    }
+
+    /// Where the latches are.
+    pub(crate) fn latches(&self) -> Latches {
+        let latches = self.state_dir.as_ref().map_or_else(Latches::in_memory, Latches::at);
+        match &self.unlatch_command {
+            Some(command) => latches.opened_by(command),
+            None => latches,
         }
     }
 }

@@ -289,9 +289,10 @@ async fn qualified_in_a_child() {
         sessions: 1,
         each: Duration::from_millis(20),
     };
-    let found = tokio::task::spawn_blocking(move || qualify(&config, measure).unwrap())
-        .await
-        .unwrap();
+    let found =
+        tokio::task::spawn_blocking(move || qualify(&config, &muhurdar_pool::Latches::in_memory(), measure).unwrap())
+            .await
+            .unwrap();
     assert!(found.is_fit(), "{:?}", found.findings);
     assert_eq!(found.rsa_mechanism, Some(RsaMechanism::Pkcs));
     assert!(found.rates[0].signatures > 0);

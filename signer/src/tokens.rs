@@ -1,6 +1,6 @@
 //! From the configuration's `[[token]]` to what the pool is told.
 
-use muhurdar_pool::{self as pool, Pin, Select, TokenConfig};
+use muhurdar_pool::{self as pool, Latches, Pin, Select, TokenConfig};
 
 use crate::config::{Config, InitArgs, Isolation, RsaMechanism, Token};
 
@@ -19,9 +19,20 @@ pub struct TokenConfigError {
 pub fn pool_config(config: &Config) -> Result<pool::Config, TokenConfigError> {
     let tokens = config.tokens.iter().map(token_config).collect::<Result<_, _>>()?;
     let mut pool = pool::Config::new(tokens);
-    pool.state_dir.clone_from(&config.server.state_dir);
+    pool.state_dir = Some(config.server.state_dir.clone());
+    pool.unlatch_command = Some(unlatch_command(config));
     pool.queue_limit = config.limits.in_flight;
     Ok(pool)
+}
+
+/// Where it is remembered which PINs must not be tried: the same for the service and every command with this configuration.
+#[must_use]
+pub fn latches(config: &Config) -> Latches {
+    Latches::at(&config.server.state_dir).opened_by(unlatch_command(config))
+}
+
+fn unlatch_command(config: &Config) -> String {
+    format!("muhurdar token unlatch --config {}", config.source.display())
 }
 
 /// What the pool is told of one.

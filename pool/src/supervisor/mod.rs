@@ -18,7 +18,8 @@ use crate::ckr::CkrError;
 use crate::error::OpenError;
 use crate::health;
 use crate::ladder::{Backoff, Ladder, Order, Rung, SlotState};
-use crate::latch::Latch;
+use crate::latch::{Latch, Latches};
+use crate::module::lock;
 use crate::shared::Shared;
 use crate::slot::{Slot, Standing};
 use crate::trust::Lie;
@@ -70,12 +71,12 @@ impl From<CkrError> for Trouble {
 pub(crate) struct Supervisor {
     shared: Arc<Shared>,
     slots: Vec<Watched>,
+    latches: Latches,
 }
 
 struct Watched {
     slot: Arc<Slot>,
     ladder: Ladder,
-    latch: Latch,
     /// Result of the first opening, until it is reported.
     first: Option<Result<(), OpenError>>,
 }
@@ -84,7 +85,7 @@ struct Watched {
 pub(crate) type FirstReport = mpsc::Sender<(usize, Result<(), OpenError>)>;
 
 impl Supervisor {
-    pub(crate) fn new(shared: Arc<Shared>, slots: Vec<Arc<Slot>>, state_dir: Option<&std::path::Path>) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, slots: Vec<Arc<Slot>>, latches: Latches) -> Self {
         let slots = slots
             .into_iter()
             .map(|slot| {
@@ -96,13 +97,12 @@ impl Supervisor {
                 let seed = u64::from(std::process::id()) << 8 | slot.index as u64;
                 Watched {
                     ladder: Ladder::new(backoff, seed),
-                    latch: Latch::of(state_dir, &slot.name),
                     slot,
                     first: None,
                 }
             })
             .collect();
-        Self { shared, slots }
+        Self { shared, slots, latches }
     }
 
     /// Opens every slot once, reports, and then watches until told to stop.
@@ -191,18 +191,29 @@ impl Supervisor {
             }
             Event::Unlatch { slot } => {
                 let Some(at) = self.at(slot) else { return };
-                if let Err(error) = self.slots[at].latch.clear() {
-                    tracing::error!(%error, "the latch file cannot be removed");
+                if let Err(error) = self.latches.unlatch(&self.slots[at].slot.name) {
+                    tracing::error!(token = %self.slots[at].slot.name, %error, "the latch cannot be opened");
                     return;
                 }
-                self.slots[at].ladder.unlatch();
-                self.publish(at);
+                self.look_at_latch(at);
             }
             Event::Rediscover { slot, done } => {
                 let Some(at) = self.at(slot) else { return };
                 let _ = done.send(self.rediscover(at));
             }
             Event::Stop { .. } => {}
+        }
+    }
+
+    /// Looks again whether a latch stands: an operator may have opened it, here or by `muhurdar token unlatch` in another process. If not, the
+    /// PIN may be tried once.
+    fn look_at_latch(&mut self, at: usize) {
+        let slot = &self.slots[at].slot;
+        let facts = lock(&slot.opened).facts.clone();
+        let standing = facts.and_then(|facts| Latch::of(&self.latches, &slot.name, &facts).standing());
+        if standing.is_none() {
+            self.slots[at].ladder.unlatch();
+            self.publish(at);
         }
     }
 
