@@ -2,19 +2,25 @@
 #![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
 
 mod common;
+#[path = "isolation/one_login.rs"]
+mod one_login;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common::{Load, close, test, verify_with_openssl};
+use common::{Load, blocking, close, test, verify_with_openssl};
 use muhurdar_pool::admin::{Generate, ObjectKind, find_softhsm2};
 use muhurdar_pool::{
     Config, Curve, InitArgs, Isolation, Measure, Pool, RsaMechanism, SignInput, SlotState, TokenConfig, qualify,
 };
 
 fn main() -> ExitCode {
+    let mut own = std::env::args_os().skip(1);
+    if own.next().is_some_and(|first| first == one_login::SUBCOMMAND) {
+        return one_login::main(own);
+    }
     common::main(
         &[],
         vec![
@@ -28,6 +34,14 @@ fn main() -> ExitCode {
                 hangs_are_killed,
             ),
             test("a_wrong_pin_latches_across_the_boundary", a_wrong_pin),
+            blocking(
+                "each_way_to_log_in_and_each_way_for_that_to_go_wrong_costs_one_call",
+                one_login::each_way_and_each_deed_costs_one_call,
+            ),
+            blocking(
+                "a_login_beside_another_waits_or_goes_away_and_is_no_crash",
+                one_login::a_login_beside_another_is_no_crash,
+            ),
             test("a_closed_pool_leaves_no_child_behind", no_child_behind),
             test(
                 "an_isolated_token_is_qualified_in_a_child_with_its_environment",
