@@ -9,12 +9,14 @@ use std::{
     time::Duration,
 };
 
-use muhurdar_pool::{Pin, Select, TokenConfig};
+use muhurdar_pool::{Latches, OpenError, Pin, Select, TokenConfig};
 use serde::{Deserialize, Serialize};
 use x509_cert::der::{Decode as _, Encode as _};
 
 use crate::report::Ceiling;
 
+/// EX_NOPERM: the exit code where a PIN was refused or must not be tried.
+pub(crate) const PERMISSION: u8 = 77;
 /// As the service's own default.
 const DEFAULT_SESSIONS: usize = 4;
 
@@ -46,6 +48,9 @@ pub enum CeilingError {
     /// The child that measures said so.
     #[error("cannot measure the token by itself: {0}")]
     Child(String),
+    /// The token's PIN was refused, or may not be tried.
+    #[error("cannot measure the token by itself: {0}")]
+    Pin(String),
 }
 
 /// `[[token]]` of a server's configuration; what the server alone needs is passed over.
@@ -55,8 +60,12 @@ pub(crate) struct Token {
     pub(crate) name: String,
     /// PKCS#11 library.
     pub module: PathBuf,
-    /// Which token of the module, by label.
+    /// Which token of the module: by label …
     pub label: Option<String>,
+    /// … or serial number …
+    pub serial: Option<String>,
+    /// … or slot id.
+    pub slot: Option<u64>,
     /// File whose first line is the user PIN.
     pub pin_file: Option<PathBuf>,
     /// Sessions to sign with.
@@ -64,12 +73,22 @@ pub(crate) struct Token {
     /// For the module.
     #[serde(default)]
     pub environment: std::collections::BTreeMap<String, String>,
+    /// Where it is remembered that its PIN must not be tried: the service's own `server.state_dir`.
+    #[serde(skip)]
+    latches: Latches,
 }
 
 #[derive(Debug, Deserialize)]
 struct ServerConfig {
     #[serde(default)]
+    server: Server,
+    #[serde(default)]
     token: Vec<Token>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Server {
+    state_dir: Option<PathBuf>,
 }
 
 impl Token {
@@ -95,6 +114,13 @@ pub(crate) fn read_token(config: &Path, name: Option<&str>) -> Result<Token, Cei
     let beside = config.parent().unwrap_or(Path::new("."));
     token.module = beside.join(&token.module);
     token.pin_file = token.pin_file.map(|file| beside.join(file));
+    let state = parsed.server.state_dir.unwrap_or_else(|| Latches::FOLDER.into());
+    token.latches = Latches::at(beside.join(state)).opened_by(format!(
+        "muhurdar token unlatch --config {}",
+        std::path::absolute(config)
+            .unwrap_or_else(|_| config.to_owned())
+            .display()
+    ));
     Ok(token)
 }
 
@@ -152,11 +178,13 @@ pub(crate) fn measure(order: &CeilingOrder) -> Result<Measured, CeilingError> {
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
         let said = said.trim().trim_start_matches("muhurdar-loadtest: ");
-        return Err(CeilingError::Child(if said.is_empty() {
-            output.status.to_string()
-        } else {
-            said.to_owned()
-        }));
+        // Said by this program as well.
+        let said = said.trim_start_matches("cannot measure the token by itself: ");
+        return Err(match output.status.code() {
+            Some(code) if code == i32::from(PERMISSION) => CeilingError::Pin(said.to_owned()),
+            _ if said.is_empty() => CeilingError::Child(output.status.to_string()),
+            _ => CeilingError::Child(said.to_owned()),
+        });
     }
     serde_json::from_slice(&output.stdout)
         .map_err(|error| CeilingError::Child(format!("its answer cannot be read: {error}")))
@@ -183,7 +211,13 @@ pub(crate) fn measure_here(
     duration: Duration,
 ) -> Result<Measured, CeilingError> {
     let child = |error: &dyn std::fmt::Display| CeilingError::Child(error.to_string());
-    let select = token.label.clone().map_or(Select::Only, Select::Label);
+    // As the service selects it: the PIN of one token must not be tried on another.
+    let select = match (&token.label, &token.serial, token.slot) {
+        (Some(label), ..) => Select::Label(label.clone()),
+        (None, Some(serial), _) => Select::Serial(serial.clone()),
+        (None, None, Some(slot)) => Select::SlotId(slot),
+        (None, None, None) => Select::Only,
+    };
     let pin_file = token
         .pin_file
         .as_ref()
@@ -201,7 +235,13 @@ pub(crate) fn measure_here(
                 .map_err(|error| child(&error))?,
         )
     };
-    let rate = muhurdar_pool::ceiling(&config, spki.as_deref(), sessions, duration).map_err(|error| child(&error))?;
+    let rate =
+        muhurdar_pool::ceiling(&config, &token.latches, spki.as_deref(), sessions, duration).map_err(|error| {
+            match error {
+                OpenError::Latched { .. } | OpenError::Pin { .. } => CeilingError::Pin(error.to_string()),
+                error => child(&error),
+            }
+        })?;
     Ok(Measured {
         token: token.name.clone(),
         key: if spki.is_some() {

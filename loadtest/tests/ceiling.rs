@@ -125,7 +125,7 @@ fn a_wrong_pin_is_told_with_its_cause_and_without_the_pin() {
     fs::write(folder.path().join("pin"), "987654321\n").unwrap();
     let output = ceiling(folder.path().join("muhurdar.toml"), &["--sessions", "1"]);
     let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(69), "{said}");
+    assert_eq!(output.status.code(), Some(77), "{said}");
     assert!(
         said.contains("CKR_PIN_INCORRECT") && !said.contains("987654321"),
         "{said}"

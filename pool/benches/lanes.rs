@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use libtest_mimic::{Failed, Measurement, Trial};
 use muhurdar_pool::admin::{Generate, find_softhsm2};
-use muhurdar_pool::{Config, Isolation, Key, KeyKind, Pool, SignInput, Signed, TokenConfig};
+use muhurdar_pool::{Config, Isolation, Key, KeyKind, Latches, Pool, SignInput, Signed, TokenConfig};
 use rustix::time::{ClockId, clock_gettime};
 
 const RUN: Duration = Duration::from_secs(1);
@@ -171,7 +171,7 @@ fn against_the_raw_rate(config: &TokenConfig) -> f64 {
             spki_der
         })
     };
-    let raw = || muhurdar_pool::ceiling(config, Some(&spki_der), config.sessions, RUN).unwrap();
+    let raw = || muhurdar_pool::ceiling(config, &Latches::in_memory(), Some(&spki_der), config.sessions, RUN).unwrap();
     let mut made: Vec<Vec<(f64, Figures)>> = ways.iter().map(|_| Vec::new()).collect();
     let mut alone = vec![raw()];
     for _ in 0..ROUNDS {
@@ -265,7 +265,7 @@ fn a_distant_hsm(control: &std::path::Path) -> f64 {
         rate = figures.rate;
     }
     // What was said to the module holds on.
-    let alone = muhurdar_pool::ceiling(&config, None, config.sessions, RUN).unwrap();
+    let alone = muhurdar_pool::ceiling(&config, &Latches::in_memory(), None, config.sessions, RUN).unwrap();
     println!(
         "\n    32 engines of 3 ms: {:.0}/s raw with {} sessions ({:.1} % of 10666/s)",
         alone.per_second(),

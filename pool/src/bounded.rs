@@ -1,6 +1,6 @@
 //! Calls of a supervisor that may be given up. A supervisor serves every slot of its module; when the HSM hangs while one slot is brought
 //! back, the others must not be left without it. So the call is made on a thread of its own, which counts as lost until it returns, as a lane's
-//! does. Logging in is not among these: a PIN whose fate is unknown must not be tried again.
+//! does. A login that is given up is not tried again: its thread keeps the mark ([`crate::login`]).
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};

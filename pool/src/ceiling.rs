@@ -14,6 +14,8 @@ use crate::exit::Visit;
 use crate::health::probe_call;
 use crate::job::{Hash, SignInput};
 use crate::keys::{KeyId, KeyKind};
+use crate::latch::Latches;
+use crate::login::login_once;
 use crate::qualify::MechanismFacts;
 use crate::table::Entry;
 
@@ -61,7 +63,7 @@ impl Drop for Bench {
 }
 
 impl Bench {
-    pub(crate) fn open(token: &TokenConfig) -> Result<Self, OpenError> {
+    pub(crate) fn open(token: &TokenConfig, latches: &Latches) -> Result<Self, OpenError> {
         let visit = Visit::begin();
         let driver = driver::driver(token, None)?;
         let fails = |error| OpenError::Token {
@@ -89,9 +91,10 @@ impl Bench {
             keys: Vec::new(),
             _visit: visit,
         };
-        if own_keeper && bench.facts.flags.login_required() {
-            let pin = token.pin.read(&token.name)?;
-            bench.driver.login(bench.facts.slot, &pin).map_err(fails)?;
+        if own_keeper {
+            let Self { driver, facts, .. } = &bench;
+            login_once(latches, token, facts, |pin| driver.login(facts.slot, pin))
+                .map_err(|e| e.told(latches, &token.name))?;
         }
         bench.keys = bench.driver.discover(bench.facts.slot).map_err(fails)?;
         Ok(bench)
@@ -210,14 +213,15 @@ impl Bench {
 /// key (SubjectPublicKeyInfo, DER), or with any. Blocks. Runs beside an open pool as well, and then takes its share from it.
 ///
 /// # Errors
-/// Where the token cannot be opened, has no such key, or fails.
+/// Where the token cannot be opened, its PIN is latched, it has no such key, or it fails.
 pub fn ceiling(
     token: &TokenConfig,
+    latches: &Latches,
     spki_der: Option<&[u8]>,
     sessions: usize,
     duration: Duration,
 ) -> Result<Ceiling, OpenError> {
-    let bench = Bench::open(token)?;
+    let bench = Bench::open(token, latches)?;
     let key = bench
         .keys
         .iter()

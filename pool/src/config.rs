@@ -7,6 +7,7 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::error::OpenError;
+use crate::latch::Latches;
 
 /// The whole pool.
 #[derive(Debug, Clone)]
@@ -15,8 +16,11 @@ pub struct Config {
     pub tokens: Vec<TokenConfig>,
     /// Requests that may wait in front of the tokens; more are refused with `Overloaded`. Default 4096.
     pub queue_limit: usize,
-    /// Folder for the PIN latches, so that a restart does not try a refused PIN again. `None`: latches live as long as the process.
+    /// Folder for the PIN latches, so that a restart does not try a refused PIN again ([`crate::Latches::at`]). `None`: latches live as long as
+    /// the process.
     pub state_dir: Option<PathBuf>,
+    /// What an operator types to open a latch, but for the token's name: for messages.
+    pub unlatch_command: Option<String>,
     /// How isolated modules start their child process; `None`: this binary again, with [`crate::isolation::SUBCOMMAND`].
     pub child_command: Option<Vec<std::ffi::OsString>>,
 }
@@ -29,7 +33,17 @@ impl Config {
             tokens,
             queue_limit: 4096,
             state_dir: None,
+            unlatch_command: None,
             child_command: None,
+        }
+    }
+
+    /// Where the latches are.
+    pub(crate) fn latches(&self) -> Latches {
+        let latches = self.state_dir.as_ref().map_or_else(Latches::in_memory, Latches::at);
+        match &self.unlatch_command {
+            Some(command) => latches.opened_by(command),
+            None => latches,
         }
     }
 }
@@ -209,10 +223,36 @@ impl Pin {
                 SecretString::from(text.lines().next().unwrap_or_default().to_owned())
             }
         };
-        if pin.expose_secret().is_empty() {
-            return Err(refuse("it is empty".into()));
+        if let Some(slip) = slip(pin.expose_secret()) {
+            let from = match &self.0 {
+                Source::Value(_) => String::new(),
+                Source::Env(name) => format!("environment variable {name}: "),
+                Source::File(path) => format!("{}: ", path.display()),
+            };
+            return Err(refuse(format!("{from}{slip}")));
         }
         Ok(pin)
+    }
+}
+
+/// What nobody sees in a file and a token counts as a wrong PIN. Refused and not taken away: only the operator knows what was meant.
+fn slip(pin: &str) -> Option<&'static str> {
+    let unseen = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}')
+    };
+    if pin.is_empty() {
+        Some("it is empty")
+    } else if pin.contains('\u{feff}') {
+        Some(
+            "it begins with a byte order mark, which would count as part of the PIN: save the file as UTF-8 without BOM",
+        )
+    } else if pin.trim() != pin {
+        Some("a blank stands before or after it, which would count as part of the PIN: take it away")
+    } else if pin.contains(unseen) {
+        Some("there is a character in it that cannot be seen: type it anew")
+    } else {
+        None
     }
 }
 
@@ -222,6 +262,50 @@ impl fmt::Debug for Pin {
             Source::Value(_) => f.write_str("Pin(redacted)"),
             Source::File(path) => write!(f, "Pin(file {})", path.display()),
             Source::Env(name) => write!(f, "Pin(environment variable {name})"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pin_with_what_nobody_sees_is_refused_before_it_costs_a_try() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pin");
+        let read = |bytes: &[u8]| {
+            std::fs::write(&path, bytes).unwrap();
+            Pin::file(&path).read("hsm")
+        };
+        for fine in [
+            &b"648219"[..],
+            b"648219\n",
+            b"648219\r\n",
+            b"648219\nsecond line\n",
+            b"6 48 219\n",
+            "sekiz\u{131}\n".as_bytes(),
+        ] {
+            assert!(read(fine).is_ok(), "{fine:?}");
+        }
+        assert_eq!(read(b"648219\r\n").unwrap().expose_secret(), "648219");
+        for slip in [
+            &b"\xef\xbb\xbf648219\n"[..],
+            b"\xff\xfe6\x004\x00",
+            b"",
+            b"\n648219\n",
+            b" 648219\n",
+            b"648219 \n",
+            b"648219\t\n",
+            "648219\u{a0}\n".as_bytes(),
+            "648\u{200b}219\n".as_bytes(),
+            b"648\x00219\n",
+        ] {
+            let refused = read(slip).unwrap_err().to_string();
+            assert!(
+                refused.contains("was not tried") && !refused.contains("648"),
+                "{slip:?}: {refused}"
+            );
         }
     }
 }

@@ -5,12 +5,11 @@ use std::ffi::OsString;
 use std::sync::Arc;
 use std::time::Duration;
 
-use secrecy::SecretString;
-
 use crate::admin::{LibraryFacts, Object, SlotFacts};
 use crate::ckr::CkrError;
 use crate::config::{Isolation, Select, TokenConfig};
 use crate::error::OpenError;
+use crate::login::OneTry;
 use crate::module::LocalModule;
 use crate::qualify::MechanismFacts;
 
@@ -38,8 +37,8 @@ pub(crate) trait Driver: Send + Sync {
     fn facts(&self, slot: u64) -> Result<TokenFacts, CkrError>;
     /// Opens the keeper session, which holds the login of the slot and signs nothing.
     fn open(&self, slot: u64) -> Result<(), CkrError>;
-    /// Logs the keeper session in. The caller has looked at the flags.
-    fn login(&self, slot: u64, pin: &SecretString) -> Result<(), CkrError>;
+    /// Logs the keeper session in: `C_Login`, and nothing that may fail after it.
+    fn login(&self, slot: u64, pin: OneTry) -> Result<(), CkrError>;
     /// The private keys with the certificates beside them, and what cannot be used ([`crate::discovery`]). The keeper's login signs
     /// probes for it.
     fn discover(&self, slot: u64) -> Result<Vec<FoundKey>, CkrError>;

@@ -85,8 +85,8 @@ pub enum OpenError {
     /// No token answers to the selection, or more than one does.
     #[error("{0}")]
     Selection(String),
-    /// The PIN could not be read.
-    #[error("the PIN of token {token} cannot be read: {cause}")]
+    /// The PIN could not be read, or is not what anybody would type.
+    #[error("the PIN of token {token} cannot be used, and was not tried: {cause}")]
     Pin {
         /// The token's configured name.
         token: String,
@@ -94,12 +94,37 @@ pub enum OpenError {
         cause: String,
     },
     /// The token's PIN was refused, or may not be risked: no login is tried until an operator acts.
-    #[error("token {token}: the PIN is latched: {reason}; put it right, then `muhurdar token unlatch`")]
+    #[error("token {token}: the PIN is latched: {reason}. {}", crate::latch::advice(way_back))]
     Latched {
         /// The token's configured name.
         token: String,
         /// What the token said, or would have been risked. Never the PIN.
         reason: String,
+        /// What an operator does to have the PIN tried once more.
+        way_back: String,
+    },
+    /// It cannot be written down that the PIN is tried, so it is not.
+    #[error(
+        "token {token}: the PIN was not tried, since that cannot be written down in {}: {cause}; server.state_dir must be a folder that \
+         this user may write to, the same for service and commands", path.display()
+    )]
+    Unwritable {
+        /// The token's configured name.
+        token: String,
+        /// The latch's file.
+        path: PathBuf,
+        /// The system's answer.
+        cause: std::io::Error,
+    },
+    /// Another login on the same token has not come to its end.
+    #[error(
+        "token {token}: the PIN was not tried, since process {pid} is logging in to this token and has not come back"
+    )]
+    Busy {
+        /// The token's configured name.
+        token: String,
+        /// The process.
+        pid: u32,
     },
     /// The token is unfit in a way that waiting does not mend.
     #[error("token {token}: {cause}")]

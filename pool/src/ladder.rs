@@ -74,20 +74,6 @@ pub(crate) fn is_absence(error: &CkrError) -> bool {
     )
 }
 
-/// Whether a return value of `C_Login` must never be followed by another attempt with the same PIN.
-pub(crate) fn latches(error: &CkrError) -> bool {
-    error.function == "C_Login"
-        && matches!(
-            error.code as ck::CK_RV,
-            ck::CKR_PIN_INCORRECT
-                | ck::CKR_PIN_LOCKED
-                | ck::CKR_PIN_EXPIRED
-                | ck::CKR_PIN_INVALID
-                | ck::CKR_PIN_LEN_RANGE
-                | ck::CKR_USER_PIN_NOT_INITIALIZED
-        )
-}
-
 /// Where a slot stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SlotState {

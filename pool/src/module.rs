@@ -7,16 +7,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cryptoki::context::Pkcs11;
-use cryptoki::error::{Error, RvError};
-use cryptoki::session::{Session, UserType};
+use cryptoki::error::Error;
+use cryptoki::session::Session;
 use cryptoki::slot::Slot;
-use secrecy::SecretString;
 
 use crate::admin::{LibraryFacts, Object, SlotFacts, objects};
 use crate::ckr::CkrError;
 use crate::config::InitArgs;
 use crate::driver::{Driver, FoundKey, Made, SignCall, TokenFacts, TokenFlags, TokenSession};
 use crate::error::OpenError;
+use crate::login::OneTry;
 use crate::qualify::{MECHANISMS, MechanismFacts};
 use crate::sys::{Functions, SlotId};
 use crate::{cpu, discovery, ladder};
@@ -266,13 +266,8 @@ impl Driver for LocalModule {
         Ok(())
     }
 
-    fn login(&self, slot: u64, pin: &SecretString) -> Result<(), CkrError> {
-        self.with_keeper(slot, "C_Login", |session| {
-            match session.login(UserType::User, Some(pin)) {
-                Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => Ok(()),
-                other => other.map_err(|e| ckr(&e)),
-            }
-        })
+    fn login(&self, slot: u64, pin: OneTry) -> Result<(), CkrError> {
+        self.with_keeper(slot, "C_Login", |session| pin.log_in(session))
     }
 
     fn discover(&self, slot: u64) -> Result<Vec<FoundKey>, CkrError> {

@@ -15,6 +15,7 @@ use crate::exit;
 use crate::health;
 use crate::keys::{Key, KeyId};
 use crate::lane::{LaneManager, LanePool};
+use crate::latch::Latches;
 use crate::module::lock;
 use crate::queue::{Fifo, Queue, TokenMask};
 use crate::shared::Shared;
@@ -88,7 +89,7 @@ impl Pool {
         }
         let names = shared.slots.iter().map(|slot| Arc::clone(&slot.name)).collect();
         let pool = Self { names, shared };
-        pool.start(modules, inboxes, config.state_dir.as_deref()).await?;
+        pool.start(modules, inboxes, &config.latches()).await?;
         Ok(pool)
     }
 
@@ -97,7 +98,7 @@ impl Pool {
         &self,
         modules: Vec<Vec<Arc<Slot>>>,
         inboxes: Vec<mpsc::Receiver<Event>>,
-        state_dir: Option<&std::path::Path>,
+        latches: &Latches,
     ) -> Result<(), OpenError> {
         let refused = |name: &'static str| {
             move |cause| OpenError::Io {
@@ -113,7 +114,7 @@ impl Pool {
             .map_err(refused("token-watchdog"))?;
         let (report, reports) = mpsc::channel();
         for (module, inbox) in modules.into_iter().zip(inboxes) {
-            let supervisor = Supervisor::new(Arc::clone(&self.shared), module, state_dir);
+            let supervisor = Supervisor::new(Arc::clone(&self.shared), module, latches.clone());
             let report = report.clone();
             exit::spawn("token-supervisor", move || supervisor.run(&inbox, report))
                 .map_err(refused("token-supervisor"))?;
@@ -125,7 +126,8 @@ impl Pool {
                 what: "opening the tokens".into(),
                 cause: std::io::Error::other(e),
             })?;
-        outcomes.sort_by_key(|(slot, _)| *slot);
+        // Where nothing is ready, a latch is what is told, whatever the others suffer from: who starts the service again and again must hear of it.
+        outcomes.sort_by_key(|(slot, outcome)| (!matches!(outcome, Err(OpenError::Latched { .. })), *slot));
         let ready = outcomes.iter().any(|(_, outcome)| outcome.is_ok());
         for (slot, outcome) in outcomes {
             match outcome {

@@ -13,6 +13,7 @@ use crate::error::OpenError;
 use crate::job::Hash;
 use crate::keys::KeyKind;
 use crate::ladder::{self, Rung};
+use crate::latch::Latches;
 
 /// What was found out about a token.
 #[derive(Debug, Clone)]
@@ -107,13 +108,13 @@ pub(crate) const MECHANISMS: [(&str, MechanismType); 8] = [
     ("CKM_SHA256", MechanismType::SHA256),
 ];
 
-/// Qualifies a token, opened as the service opens it: in this process or in a child, with its environment. Blocks, signs for real, and logs in
-/// once.
+/// Qualifies a token, opened as the service opens it: in this process or in a child, with its environment. Blocks, signs for real, and logs in,
+/// with a PIN that is tried once.
 ///
 /// # Errors
 /// Where the token cannot be opened at all. What it lacks is in the findings.
-pub fn qualify(config: &TokenConfig, measure: Measure) -> Result<Qualification, OpenError> {
-    let bench = Bench::open(config)?;
+pub fn qualify(config: &TokenConfig, latches: &Latches, measure: Measure) -> Result<Qualification, OpenError> {
+    let bench = Bench::open(config, latches)?;
     let named = MECHANISMS.iter().zip(bench.mechanisms()?);
     let mut found = Qualification {
         library: bench.library()?,

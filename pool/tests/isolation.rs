@@ -4,6 +4,8 @@
 mod common;
 #[path = "isolation/endings.rs"]
 mod endings;
+#[path = "isolation/one_login.rs"]
+mod one_login;
 #[path = "isolation/strangers.rs"]
 mod strangers;
 
@@ -21,6 +23,10 @@ use muhurdar_pool::{
 fn main() -> ExitCode {
     endings::is_one();
     strangers::is_one();
+    let mut own = std::env::args_os().skip(1);
+    if own.next().is_some_and(|first| first == one_login::SUBCOMMAND) {
+        return one_login::main(own);
+    }
     common::main(
         &[],
         vec![
@@ -34,6 +40,14 @@ fn main() -> ExitCode {
                 hangs_are_killed,
             ),
             test("a_wrong_pin_latches_across_the_boundary", a_wrong_pin),
+            blocking(
+                "each_way_to_log_in_and_each_way_for_that_to_go_wrong_costs_one_call",
+                one_login::each_way_and_each_deed_costs_one_call,
+            ),
+            blocking(
+                "a_login_beside_another_waits_or_goes_away_and_is_no_crash",
+                one_login::a_login_beside_another_is_no_crash,
+            ),
             test("a_closed_pool_leaves_no_child_behind", no_child_behind),
             test(
                 "an_isolated_token_is_qualified_in_a_child_with_its_environment",
@@ -316,9 +330,10 @@ async fn qualified_in_a_child() {
         sessions: 1,
         each: Duration::from_millis(20),
     };
-    let found = tokio::task::spawn_blocking(move || qualify(&config, measure).unwrap())
-        .await
-        .unwrap();
+    let found =
+        tokio::task::spawn_blocking(move || qualify(&config, &muhurdar_pool::Latches::in_memory(), measure).unwrap())
+            .await
+            .unwrap();
     assert!(found.is_fit(), "{:?}", found.findings);
     assert_eq!(found.rsa_mechanism, Some(RsaMechanism::Pkcs));
     assert!(found.rates[0].signatures > 0);

@@ -14,7 +14,9 @@ use std::time::{Duration, Instant};
 use common::{Load, blocking, close, every_kind_signs, fresh, log_in, open, shared_key, test, token};
 use libtest_mimic::Trial;
 use muhurdar_pool::admin::Generate;
-use muhurdar_pool::{Config, Curve, Measure, OpenError, Pin, Pool, RsaMechanism, SlotState, TokenConfig, qualify};
+use muhurdar_pool::{
+    Config, Curve, Latches, Measure, OpenError, Pin, Pool, RsaMechanism, SlotState, TokenConfig, qualify,
+};
 
 const KINDS: [Generate; 5] = [
     Generate::Rsa(2048),
@@ -244,7 +246,7 @@ fn qualifies(config: &TokenConfig) {
         sessions: 2,
         each: Duration::from_millis(100),
     };
-    let found = qualify(config, measure).unwrap();
+    let found = qualify(config, &Latches::in_memory(), measure).unwrap();
     println!("{}: {:?}", found.library.description, found.findings);
     assert!(found.is_fit(), "{:#?}", found.findings);
     assert_eq!(found.rsa_mechanism, Some(RsaMechanism::Pkcs));

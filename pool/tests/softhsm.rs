@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use common::{Load, blocking, close, id, log_in, open, test, token, verify_with_openssl};
 use muhurdar_pool::admin::{Generate, ObjectKind};
-use muhurdar_pool::{Config, Curve, Hash, OpenError, Pin, Pool, RsaMechanism, Select, SignError, SignInput, SlotState};
+use muhurdar_pool::{
+    Config, Curve, Hash, Latches, OpenError, Pin, Pool, RsaMechanism, Select, SignError, SignInput, SlotState,
+};
 
 fn main() -> ExitCode {
     common::main(
@@ -274,6 +276,7 @@ async fn an_odd_object_costs_itself() {
 
     let found = muhurdar_pool::qualify(
         &config,
+        &Latches::in_memory(),
         muhurdar_pool::Measure {
             sessions: 1,
             each: Duration::ZERO,
@@ -443,7 +446,7 @@ fn a_qualified_token_is_fit() {
         sessions: 2,
         each: Duration::from_millis(150),
     };
-    let found = muhurdar_pool::qualify(&config, measure).unwrap();
+    let found = muhurdar_pool::qualify(&config, &Latches::in_memory(), measure).unwrap();
     assert!(found.is_fit(), "{:#?}", found.findings);
     assert_eq!(found.rsa_mechanism, Some(RsaMechanism::Pkcs));
     assert_eq!(found.rates.iter().map(|rate| rate.sessions).collect::<Vec<_>>(), [1, 2]);
@@ -469,6 +472,7 @@ fn a_qualified_token_is_fit() {
         Ok(output) if output.status.success() => {
             let found = muhurdar_pool::qualify(
                 &config,
+                &Latches::in_memory(),
                 muhurdar_pool::Measure {
                     sessions: 1,
                     each: Duration::ZERO,
@@ -516,7 +520,7 @@ async fn a_key_that_wants_its_pin_every_time() {
         sessions: 1,
         each: Duration::ZERO,
     };
-    let found = muhurdar_pool::qualify(&config, measure).unwrap();
+    let found = muhurdar_pool::qualify(&config, &Latches::in_memory(), measure).unwrap();
     let named = |finding: &muhurdar_pool::Finding| {
         finding.text.contains("\"nagging\"") && finding.text.contains("CKA_ALWAYS_AUTHENTICATE")
     };
@@ -534,7 +538,7 @@ async fn a_key_that_wants_its_pin_every_time() {
 /// Figures only: a shared machine's wall time proves nothing, so what is asserted is CPU.
 async fn the_pool_keeps_up_with_the_raw_rate() {
     let config = token("rate", &[Generate::Rsa(2048)]);
-    let raw = muhurdar_pool::ceiling(&config, None, 2, Duration::from_millis(700)).unwrap();
+    let raw = muhurdar_pool::ceiling(&config, &Latches::in_memory(), None, 2, Duration::from_millis(700)).unwrap();
     let mut whole = Config::new(vec![config]);
     whole.tokens[0].sessions = 2;
     let pool = Arc::new(Pool::open(whole).await.unwrap());

@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use muhurdar_pool::{self as pool, Pin, Select, TokenConfig};
+use muhurdar_pool::{self as pool, Latches, Pin, Select, TokenConfig};
 
 use crate::config::{Config, InitArgs, Isolation, RsaMechanism, Token};
 
@@ -21,32 +21,37 @@ pub struct TokenConfigError {
 pub fn pool_config(config: &Config) -> Result<pool::Config, TokenConfigError> {
     let tokens = config.tokens.iter().map(token_config).collect::<Result<_, _>>()?;
     let mut pool = pool::Config::new(tokens);
-    pool.state_dir.clone_from(&config.server.state_dir);
+    pool.state_dir = Some(config.server.state_dir.clone());
+    pool.unlatch_command = Some(unlatch_command(config));
     pool.queue_limit = config.limits.in_flight;
     Ok(pool)
 }
 
 /// The file by which a command that has changed something on a token tells the service that runs beside it, which looks at it
-/// every few seconds; none where they have no folder in common.
+/// every few seconds.
 #[must_use]
-pub fn announcement(config: &Config) -> Option<PathBuf> {
-    let folder = config.server.state_dir.as_ref()?;
-    Some(folder.join("tokens-changed"))
+pub fn announcement(config: &Config) -> PathBuf {
+    config.server.state_dir.join("tokens-changed")
 }
 
-/// Tells the service that something was changed on a token. Answers whether there is a way to.
+/// Tells the service that something was changed on a token.
 ///
 /// # Errors
 /// Where the file cannot be written.
-pub fn announce(config: &Config) -> io::Result<bool> {
-    let Some(file) = announcement(config) else {
-        return Ok(false);
-    };
-    if let Some(folder) = file.parent() {
-        std::fs::create_dir_all(folder)?;
-    }
+pub fn announce(config: &Config) -> io::Result<()> {
+    std::fs::create_dir_all(&config.server.state_dir)?;
     let now = jiff::Timestamp::now();
-    std::fs::write(file, format!("{now}\n")).map(|()| true)
+    std::fs::write(announcement(config), format!("{now}\n"))
+}
+
+/// Where it is remembered which PINs must not be tried: the same for the service and every command with this configuration.
+#[must_use]
+pub fn latches(config: &Config) -> Latches {
+    Latches::at(&config.server.state_dir).opened_by(unlatch_command(config))
+}
+
+fn unlatch_command(config: &Config) -> String {
+    format!("muhurdar token unlatch --config {}", config.source.display())
 }
 
 /// What the pool is told of one.

@@ -1,17 +1,31 @@
 //! What stands in for HSMs: the module that misbehaves on command, before the token of `muhurdar dev`.
 
-use std::{fs, path::Path, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use crate::process::own_folder;
 
-/// The configuration with the module that misbehaves on command before its own one.
-pub(crate) fn behind_a_distant_hsm(config: &str, dir: &Path, engines: usize, latency: Duration) -> String {
+/// The module that misbehaves on command.
+///
+/// # Panics
+/// Where cargo did not build it with these tests.
+#[must_use]
+pub fn faulty_token() -> PathBuf {
     let library = own_folder().join("deps/libmuhurdar_faulty_token.so");
     assert!(
         library.exists(),
         "{}: cargo builds it with these tests",
         library.display()
     );
+    library
+}
+
+/// The configuration with the module that misbehaves on command before its own one.
+pub(crate) fn behind_a_distant_hsm(config: &str, dir: &Path, engines: usize, latency: Duration) -> String {
+    let library = faulty_token();
     let mut out = String::new();
     for line in config.lines() {
         let (key, value) = line.split_once(" = ").unwrap_or((line, ""));
@@ -55,7 +69,11 @@ pub(crate) fn with_a_twin(config: &str, dir: &Path) -> String {
     format!("{}{token}{twin}{}", &config[..begin], &config[end..])
 }
 
-fn copy(from: &Path, to: &Path) {
+/// Copies a folder and all that is in it.
+///
+/// # Panics
+/// Where it cannot.
+pub fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).expect("a folder can be made");
     for entry in fs::read_dir(from).expect("it is a folder").flatten() {
         let (path, copied) = (entry.path(), to.join(entry.file_name()));

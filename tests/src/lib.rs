@@ -28,6 +28,7 @@ pub use client::{Branch, Refused, refused, refused_item};
 pub use data::{files, shared, skipped};
 pub use documents::{EC, RSA, invoice, sealer_of};
 pub use flood::Flood;
+pub use hsm::{copy, faulty_token};
 pub use memory::Memory;
 pub use neighbour::{Latencies, Neighbour};
 pub use oracle::{Python, invalid, xmlsec1};

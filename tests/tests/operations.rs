@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[path = "operations/one_login.rs"]
+mod one_login;
+
 use std::time::{Duration, Instant};
 
 use muhurdar_tests::{Appliance, Branch, Builder, RSA, invoice, muhurdar, refused};

@@ -8,11 +8,16 @@ use std::{
 
 use super::Exit;
 use crate::{
-    ceiling::{self, CeilingOrder, Measured},
+    ceiling::{self, CeilingError, CeilingOrder, Measured},
     plan, target,
 };
 
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "It logs in with the PIN of the configuration, which is tried once, by the service and by this command alike: where it was \
+                        refused, the token is latched in server.state_dir of the configuration (state beside it, where it names none), \
+                        and nothing logs in (exit code 77) until `muhurdar token unlatch`."
+)]
 pub(super) struct Args {
     /// Folder of `muhurdar dev`: its muhurdar.toml names the token
     #[arg(long, value_name = "DIR", required_unless_present = "token_config")]
@@ -54,8 +59,7 @@ pub(super) fn run(args: &Args) -> Result<(), Exit> {
             .first()
             .copied()
             .unwrap_or_else(|| token.configured_sessions());
-        let measured =
-            ceiling::measure_here(&token, &certificate, sessions, args.duration).map_err(Exit::unavailable)?;
+        let measured = ceiling::measure_here(&token, &certificate, sessions, args.duration).map_err(failed)?;
         println!("{}", serde_json::to_string(&measured).map_err(Exit::failed)?);
         return Ok(());
     }
@@ -72,7 +76,7 @@ pub(super) fn run(args: &Args) -> Result<(), Exit> {
             sessions: Some(sessions),
             duration: args.duration,
         };
-        let measured = ceiling::measure(&order).map_err(Exit::unavailable)?;
+        let measured = ceiling::measure(&order).map_err(failed)?;
         if !args.json {
             if all.is_empty() {
                 println!("    token {}, {}", measured.token, measured.key);
@@ -97,6 +101,13 @@ pub(super) fn run(args: &Args) -> Result<(), Exit> {
         println!("    beyond {} sessions nothing is gained", knee.sessions);
     }
     Ok(())
+}
+
+fn failed(error: CeilingError) -> Exit {
+    match error {
+        CeilingError::Pin(_) => Exit::permission(error),
+        error => Exit::unavailable(error),
+    }
 }
 
 /// What was asked for; otherwise powers of two up to the configured number, and that.

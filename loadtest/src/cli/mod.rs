@@ -62,6 +62,14 @@ impl Exit {
         }
     }
 
+    /// Where a PIN was refused, or must not be tried.
+    pub(crate) fn permission(error: impl std::fmt::Display) -> Self {
+        Self {
+            code: crate::ceiling::PERMISSION,
+            message: error.to_string(),
+        }
+    }
+
     pub(crate) fn failed(error: impl std::fmt::Display) -> Self {
         Self {
             code: 1,

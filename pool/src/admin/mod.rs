@@ -11,7 +11,6 @@ use std::sync::Arc;
 
 use cryptoki::session::UserType;
 use cryptoki::types::AuthPin;
-use secrecy::ExposeSecret as _;
 
 use crate::ceiling::Bench;
 use crate::ckr::CkrError;
@@ -19,7 +18,8 @@ use crate::config::{InitArgs, Pin, TokenConfig};
 use crate::driver::{self, Driver as _, TokenFacts};
 use crate::error::OpenError;
 use crate::exit::Visit;
-use crate::latch::{Latch, Verdict};
+use crate::latch::Latches;
+use crate::login::login_once;
 use crate::module::{self, LocalModule, ckr, slot_of};
 use crate::sys::SlotId;
 
@@ -80,9 +80,9 @@ pub fn slots(token: &TokenConfig) -> Result<Vec<SlotFacts>, OpenError> {
 /// Everything on a token, seen as the service sees it: by the same driver, with the same login.
 ///
 /// # Errors
-/// Where the token cannot be opened.
-pub fn objects(token: &TokenConfig) -> Result<Vec<Object>, OpenError> {
-    Bench::open(token)?.objects()
+/// Where the token cannot be opened, or its PIN is latched.
+pub fn objects(token: &TokenConfig, latches: &Latches) -> Result<Vec<Object>, OpenError> {
+    Bench::open(token, latches)?.objects()
 }
 
 impl Module {
@@ -183,6 +183,10 @@ impl Module {
             .administration()
             .open_rw_session(slot_of(slot))
             .map_err(|e| ckr(&e))?;
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the security officer's, at a ceremony: by hand, and never again by itself"
+        )]
         session.login(UserType::So, Some(so_pin)).map_err(|e| ckr(&e))?;
         let outcome = session.init_pin(user_pin).map_err(|e| ckr(&e));
         // The session closes right after, which logs out anyway.
@@ -190,12 +194,12 @@ impl Module {
         outcome
     }
 
-    /// Logs in to a token for administration, in a read-write session. The PIN is tried once: not at all where the token says that it is
-    /// locked or that one try is left.
+    /// Logs in to a token for administration, in a read-write session. The PIN is tried once, as by a pool with the same latches: not at all
+    /// where it is latched, or where the token says that it is locked or that one try is left.
     ///
     /// # Errors
     /// Where no token or more than one is selected, or the login fails.
-    pub fn log_in(&self, token: &TokenConfig) -> Result<Token, OpenError> {
+    pub fn log_in(&self, token: &TokenConfig, latches: &Latches) -> Result<Token, OpenError> {
         let fails = |error| OpenError::Token {
             token: token.name.clone(),
             error,
@@ -207,26 +211,7 @@ impl Module {
             .administration()
             .open_rw_session(slot_of(facts.slot))
             .map_err(|e| fails(ckr(&e)))?;
-        if facts.flags.login_required() {
-            if let Verdict::Refuse(cause) = Latch::of(None, &token.name).may_try(facts.flags) {
-                return Err(OpenError::Unfit {
-                    token: token.name.clone(),
-                    cause,
-                });
-            }
-            let pin = token.pin.read(&token.name)?;
-            debug_assert!(
-                !pin.expose_secret().is_empty(),
-                "an empty PIN is refused where it is read"
-            );
-            match session.login(UserType::User, Some(&pin)) {
-                Ok(()) => {}
-                Err(error) => match ckr(&error) {
-                    error if error.code == cryptoki_sys::CKR_USER_ALREADY_LOGGED_IN as u64 => {}
-                    error => return Err(fails(error)),
-                },
-            }
-        }
+        login_once(latches, token, &facts, |pin| pin.log_in(&session)).map_err(|e| e.told(latches, &token.name))?;
         Ok(Token::new(self.clone(), token, facts, session))
     }
 }

@@ -9,13 +9,12 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 
-use secrecy::SecretString;
-
 use super::frames::{self, LaneSocket, Request, Response, receive, send};
 use super::keep_name;
 use crate::ckr::CkrError;
 use crate::config::InitArgs;
 use crate::driver::Driver;
+use crate::login::OneTry;
 use crate::module::LocalModule;
 use crate::{exit, sys};
 
@@ -105,7 +104,7 @@ fn obey(module: &dyn Driver, request: Request, lane: Option<UnixStream>) -> Resu
         Request::Tokens => return module.tokens().map(Response::Tokens),
         Request::Facts { slot } => return module.facts(slot).map(Response::Facts),
         Request::Open { slot } => module.open(slot)?,
-        Request::Login { slot, pin } => module.login(slot, &SecretString::from(pin))?,
+        Request::Login { slot, pin } => module.login(slot, OneTry::marked_by_the_parent(pin))?,
         Request::Discover { slot } => return module.discover(slot).map(Response::Keys),
         Request::Objects { slot } => return module.objects(slot).map(Response::Objects),
         Request::Library => return module.library().map(Response::Library),

@@ -9,8 +9,6 @@ use std::process::{Child, Stdio};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use secrecy::{ExposeSecret as _, SecretString};
-
 use super::Launch;
 use super::frames::{LaneSocket, Request, Response, Stranger, function, greet, receive, send};
 use crate::admin::{LibraryFacts, Object, SlotFacts};
@@ -19,6 +17,7 @@ use crate::ckr::CkrError;
 use crate::config::{InitArgs, TokenConfig};
 use crate::driver::{Driver, FoundKey, Made, SignCall, TokenFacts, TokenSession};
 use crate::error::OpenError;
+use crate::login::OneTry;
 use crate::module::lock;
 use crate::qualify::MechanismFacts;
 
@@ -190,10 +189,11 @@ impl Driver for ChildModule {
         self.done("C_OpenSession", &Request::Open { slot })
     }
 
-    fn login(&self, slot: u64, pin: &SecretString) -> Result<(), CkrError> {
+    /// What the child does with it is one try, however that ends: a child that crashes, hangs or talks nonsense answers `CKR_DEVICE_ERROR`.
+    fn login(&self, slot: u64, pin: OneTry) -> Result<(), CkrError> {
         let mut request = Request::Login {
             slot,
-            pin: pin.expose_secret().to_owned(),
+            pin: pin.expose().to_owned(),
         };
         let outcome = self.done("C_Login", &request);
         if let Request::Login { pin, .. } = &mut request {

@@ -11,6 +11,7 @@ use crate::ckr::CkrError;
 use crate::error::OpenError;
 use crate::health;
 use crate::ladder::{self, Order, Rung, SlotState};
+use crate::login;
 use crate::module::lock;
 use crate::queue::TokenMask;
 use crate::slot::Recovery;
@@ -111,11 +112,9 @@ impl Supervisor {
                 Order::Rest
             }
             Err(Trouble::Latched(reason)) => {
-                tracing::error!(token = %slot.name, %reason, "PIN latched: no login until an operator acts (muhurdar token unlatch)");
-                watched.first.get_or_insert(Err(OpenError::Latched {
-                    token: slot.name.to_string(),
-                    reason: reason.clone(),
-                }));
+                let error = login::latched(&self.latches, &slot.name, reason.clone());
+                tracing::error!(token = %slot.name, %error, "PIN latched");
+                watched.first.get_or_insert(Err(error));
                 watched.ladder.latch(reason);
                 Order::Rest
             }

@@ -6,9 +6,9 @@ use std::sync::atomic::Ordering;
 use cryptoki_sys as ck;
 
 use super::Supervisor;
-use crate::discovery;
 use crate::bounded::bounded;
 use crate::ckr::CkrError;
+use crate::discovery;
 use crate::driver::FoundKey;
 use crate::ladder::Rung;
 use crate::module::lock;

@@ -1,16 +1,15 @@
 //! The login rung.
 
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use cryptoki_sys as ck;
 
-use super::{Supervisor, Trouble, Watched};
+use super::{Supervisor, Trouble};
 use crate::bounded::bounded;
 use crate::ckr::CkrError;
 use crate::driver::TokenFacts;
-use crate::error::OpenError;
-use crate::ladder;
-use crate::latch::Verdict;
+use crate::login::{LoginError, login_once};
 
 impl Supervisor {
     /// The login rung: the sessions stay, the keeper logs in.
@@ -27,35 +26,36 @@ impl Supervisor {
         self.log_in(at, id, &facts)
     }
 
-    /// One login, if nothing speaks against it. A PIN that is refused latches.
+    /// One login. A call that hangs is given up like any other, but not its mark: the thread that is inside keeps it until it returns, and the
+    /// slot is latched meanwhile.
     pub(super) fn log_in(&self, at: usize, id: u64, facts: &TokenFacts) -> Result<(), Trouble> {
-        let Watched { slot, latch, .. } = &self.slots[at];
-        if facts.flags.protected_authentication_path() {
-            return Err(Trouble::Unfit(OpenError::Unfit {
-                token: slot.name.to_string(),
-                cause:
-                    "its PIN is entered at the token (CKF_PROTECTED_AUTHENTICATION_PATH); an unattended service cannot"
-                        .into(),
-            }));
-        }
-        if !facts.flags.login_required() {
-            return Ok(());
-        }
-        if let Verdict::Refuse(why) = latch.may_try(facts.flags) {
-            return Err(Trouble::Latched(why));
-        }
-        let pin = slot.config.pin.read(&slot.name).map_err(Trouble::Unfit)?;
-        match slot.driver.login(id, &pin) {
-            Ok(()) => {
+        let slot = &self.slots[at].slot;
+        let (latches, config, facts) = (self.latches.clone(), slot.config.clone(), facts.clone());
+        let inside = Arc::new(AtomicBool::new(false));
+        let called = Arc::clone(&inside);
+        let outcome = bounded(&self.shared, slot, "C_Login", move |driver| {
+            Ok(login_once(&latches, &config, &facts, |pin| {
+                called.store(true, Ordering::Release);
+                driver.login(id, pin)
+            }))
+        });
+        match outcome {
+            Ok(Ok(())) => {
                 slot.logged_in();
                 Ok(())
             }
-            Err(error) if ladder::latches(&error) => {
-                slot.note(&error);
-                latch.set(&error.to_string());
-                Err(Trouble::Latched(error.to_string()))
+            Ok(Err(LoginError::Latched { reason, error })) => {
+                error.iter().for_each(|error| slot.note(error));
+                Err(Trouble::Latched(reason))
             }
-            Err(error) => Err(error.into()),
+            Ok(Err(LoginError::NotTried(error))) => Err(Trouble::Unfit(error)),
+            Err(error) if inside.load(Ordering::Acquire) => {
+                slot.note(&error);
+                Err(Trouble::Latched(
+                    "C_Login does not return: whether the PIN is right is not known".into(),
+                ))
+            }
+            Ok(Err(LoginError::Call(error))) | Err(error) => Err(Trouble::Call(error)),
         }
     }
 }

@@ -20,7 +20,8 @@ use crate::ckr::CkrError;
 use crate::error::OpenError;
 use crate::health;
 use crate::ladder::{Backoff, Ladder, Order, Rung, SlotState};
-use crate::latch::Latch;
+use crate::latch::{Latch, Latches};
+use crate::module::lock;
 use crate::shared::Shared;
 use crate::slot::{Slot, Standing};
 use crate::trust::Lie;
@@ -79,12 +80,12 @@ impl From<CkrError> for Trouble {
 pub(crate) struct Supervisor {
     shared: Arc<Shared>,
     slots: Vec<Watched>,
+    latches: Latches,
 }
 
 struct Watched {
     slot: Arc<Slot>,
     ladder: Ladder,
-    latch: Latch,
     /// Result of the first opening, until it is reported.
     first: Option<Result<(), OpenError>>,
     /// Attempts that went as far as the login, up to the last that was concluded.
@@ -100,7 +101,7 @@ const WORD: Duration = Duration::from_secs(1);
 pub(crate) type FirstReport = mpsc::Sender<(usize, Result<(), OpenError>)>;
 
 impl Supervisor {
-    pub(crate) fn new(shared: Arc<Shared>, slots: Vec<Arc<Slot>>, state_dir: Option<&std::path::Path>) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, slots: Vec<Arc<Slot>>, latches: Latches) -> Self {
         let slots = slots
             .into_iter()
             .map(|slot| {
@@ -112,7 +113,6 @@ impl Supervisor {
                 let seed = u64::from(std::process::id()) << 8 | slot.index as u64;
                 Watched {
                     ladder: Ladder::new(backoff, seed),
-                    latch: Latch::of(state_dir, &slot.name),
                     slot,
                     first: None,
                     logins: 0,
@@ -120,7 +120,7 @@ impl Supervisor {
                 }
             })
             .collect();
-        Self { shared, slots }
+        Self { shared, slots, latches }
     }
 
     /// Opens every slot once, reports, and then watches until told to stop.
@@ -215,12 +215,11 @@ impl Supervisor {
             }
             Event::Unlatch { slot } => {
                 let Some(at) = self.at(slot) else { return };
-                if let Err(error) = self.slots[at].latch.clear() {
-                    tracing::error!(%error, "the latch file cannot be removed");
+                if let Err(error) = self.latches.unlatch(&self.slots[at].slot.name) {
+                    tracing::error!(token = %self.slots[at].slot.name, %error, "the latch cannot be opened");
                     return;
                 }
-                self.slots[at].ladder.unlatch();
-                self.publish(at);
+                self.look_at_latch(at);
             }
             Event::Rediscover { slot, done } => {
                 let Some(at) = self.at(slot) else { return };
@@ -230,18 +229,24 @@ impl Supervisor {
         }
     }
 
-    /// An operator may have opened the latch from another process (`muhurdar token unlatch`): then the PIN is tried, once.
+    /// An operator may have opened the latch from another process (`muhurdar token unlatch`): looked at now and then.
     fn hear_of_a_word(&mut self, at: usize, now: Instant) {
         let watched = &mut self.slots[at];
-        if !matches!(watched.ladder.state(), SlotState::Latched { .. })
-            || now.saturating_duration_since(watched.asked) < WORD
+        if matches!(watched.ladder.state(), SlotState::Latched { .. })
+            && now.saturating_duration_since(watched.asked) >= WORD
         {
-            return;
+            watched.asked = now;
+            self.look_at_latch(at);
         }
-        watched.asked = now;
-        if watched.latch.word() {
-            tracing::info!(token = %watched.slot.name, "an operator has opened the PIN latch: one login is tried");
-            watched.ladder.unlatch();
+    }
+
+    /// Looks again whether a latch stands. If not, the PIN may be tried once.
+    fn look_at_latch(&mut self, at: usize) {
+        let slot = &self.slots[at].slot;
+        let facts = lock(&slot.opened).facts.clone();
+        if facts.is_none_or(|facts| Latch::of(&self.latches, &slot.name, &facts).is_open()) {
+            tracing::info!(token = %slot.name, "the PIN latch is open: one login is tried");
+            self.slots[at].ladder.unlatch();
             self.publish(at);
         }
     }

@@ -19,7 +19,9 @@ use std::time::Duration;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use muhurdar_pool::admin::{self, Generate, Module};
-use muhurdar_pool::{Config, Hash, InitArgs, Key, KeyKind, Pin, Pool, Select, SignInput, TokenConfig, exit, isolation};
+use muhurdar_pool::{
+    Config, Hash, InitArgs, Key, KeyKind, Latches, Pin, Pool, Select, SignInput, TokenConfig, exit, isolation,
+};
 
 pub const PIN: &str = "648219";
 
@@ -167,7 +169,7 @@ pub fn id(at: usize) -> [u8; 1] {
 pub fn log_in(config: &TokenConfig) -> admin::Token {
     Module::open(&config.module, InitArgs::OsLocking)
         .unwrap()
-        .log_in(config)
+        .log_in(config, &Latches::in_memory())
         .unwrap()
 }
 

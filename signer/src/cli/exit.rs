@@ -15,6 +15,16 @@ pub(super) const SOFTWARE: u8 = 70;
 /// EX_NOPERM: not allowed.
 pub(super) const PERMISSION: u8 = 77;
 
+/// The code that an I/O error deserves by its kind.
+pub(super) fn of_io(error: &std::io::Error) -> u8 {
+    use std::io::ErrorKind as E;
+    match error.kind() {
+        E::PermissionDenied | E::ReadOnlyFilesystem => PERMISSION,
+        E::NotFound | E::NotADirectory | E::InvalidInput => USAGE,
+        _ => UNAVAILABLE,
+    }
+}
+
 /// Why a command failed.
 #[derive(Debug)]
 pub(super) struct Failure {
@@ -57,12 +67,7 @@ impl Failure {
 
     /// An I/O error at a path or address, with the code that its kind deserves.
     pub(super) fn io(what: impl fmt::Display, error: &std::io::Error) -> Self {
-        let code = match error.kind() {
-            std::io::ErrorKind::PermissionDenied => PERMISSION,
-            std::io::ErrorKind::NotFound | std::io::ErrorKind::InvalidInput => USAGE,
-            _ => UNAVAILABLE,
-        };
-        Self::new(code, format_args!("{what}: {error}"))
+        Self::new(of_io(error), format_args!("{what}: {error}"))
     }
 
     /// Says it, and answers the exit code.

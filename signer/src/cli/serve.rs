@@ -99,6 +99,7 @@ fn start_failure(error: &StartError) -> Failure {
         | StartError::Spool(_) => Failure::usage(error),
         // A supervisor that starts the service again and again must not spend the PIN's tries: the unit lists this code.
         StartError::Pool(OpenError::Latched { .. } | OpenError::Pin { .. }) => Failure::new(exit::PERMISSION, error),
+        StartError::Pool(OpenError::Unwritable { cause, .. }) => Failure::new(exit::of_io(cause), error),
         _ => Failure::unavailable(error),
     }
 }

@@ -60,6 +60,9 @@ pub struct Config {
     /// Who else is told about it.
     #[serde(default)]
     pub telemetry: Telemetry,
+    /// The file that it was read from, for messages that name a command.
+    #[serde(skip)]
+    pub source: PathBuf,
 }
 
 /// `[server]`
@@ -81,8 +84,10 @@ pub struct Server {
     pub admin_hosts: Vec<String>,
     /// The listener's own certificate and the authority of its clients.
     pub tls: Tls,
-    /// Folder that outlives the process: the PIN latches. Without it they end with the process.
-    pub state_dir: Option<PathBuf>,
+    /// Folder that outlives the process: the PIN latches, for service, commands and harness alike. `state` beside the configuration where
+    /// nothing is said.
+    #[serde(default = "default_state_dir")]
+    pub state_dir: PathBuf,
     /// Folder where documents of `SealLarge` wait for their seal, encrypted and without a name; the system's temporary folder
     /// where nothing is said. Room for `limits.large_in_flight` of `limits.large_document`.
     pub spool_dir: Option<PathBuf>,
@@ -326,6 +331,7 @@ impl Config {
             source: Box::new(source),
         })?;
         config.resolve(folder);
+        config.source = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         for client in &mut config.clients {
             client.spell_identity();
             client.read_taxpayers()?;
@@ -353,7 +359,7 @@ impl Config {
             .sealing
             .certificates
             .iter_mut()
-            .chain(&mut self.server.state_dir)
+            .chain([&mut self.server.state_dir])
             .chain(&mut self.server.spool_dir);
         for path in paths.chain(folders).chain(tokens) {
             // A bare library name is left to the dynamic loader's search path.
@@ -383,6 +389,10 @@ fn duration<'de, D: serde::Deserializer<'de>>(input: D) -> Result<Duration, D::E
 
 fn optional_duration<'de, D: serde::Deserializer<'de>>(input: D) -> Result<Option<Duration>, D::Error> {
     duration(input).map(Some)
+}
+
+fn default_state_dir() -> PathBuf {
+    muhurdar_pool::Latches::FOLDER.into()
 }
 
 fn default_listen() -> SocketAddr {

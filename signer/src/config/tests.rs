@@ -123,7 +123,7 @@ fn the_configuration_for_kubernetes_fits_the_pod_that_it_is_mounted_in() {
 
     let (server, tls) = (&config.server, &config.server.tls);
     let mut needed = vec![&tls.certificate, &tls.key, &tls.client_ca];
-    needed.extend(server.state_dir.iter().chain(&server.spool_dir));
+    needed.extend(std::iter::once(&server.state_dir).chain(&server.spool_dir));
     needed.extend(config.tokens.iter().filter_map(|t| t.pin_file.as_ref()));
     assert_eq!(
         needed.len(),

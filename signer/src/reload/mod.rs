@@ -103,7 +103,7 @@ impl Reloader {
     }
 
     /// What a command beside this service changes on a token, it announces in this file.
-    fn announcement(&self) -> Option<PathBuf> {
+    fn announcement(&self) -> PathBuf {
         tokens::announcement(&self.config)
     }
 

@@ -28,18 +28,18 @@ pub(crate) async fn watch(mut reloader: Reloader, notifier: Notifier, mut hangup
     // What is in force, and what was seen at the last look.
     let mut in_force = stamps(reloader.files()).await;
     let mut seen = in_force.clone();
-    let mut announced = stamps(reloader.announcement().into_iter().collect()).await;
+    let mut announced = stamps(vec![reloader.announcement()]).await;
     loop {
         let now = tokio::select! {
             () = end.cancelled() => return,
             Some(()) = hangup.recv() => {
                 tracing::info!("SIGHUP: reading the tokens and the configuration");
-                announced = stamps(reloader.announcement().into_iter().collect()).await;
+                announced = stamps(vec![reloader.announcement()]).await;
                 reloader.read_tokens().await;
                 stamps(reloader.files()).await
             }
             _ = looks.tick() => {
-                let announcement = stamps(reloader.announcement().into_iter().collect()).await;
+                let announcement = stamps(vec![reloader.announcement()]).await;
                 if announcement != std::mem::replace(&mut announced, announcement.clone()) {
                     tracing::info!("something was changed on a token: reading the tokens");
                     reloader.read_tokens().await;

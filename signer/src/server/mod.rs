@@ -45,11 +45,7 @@ pub use self::{
     live::Live,
     tls::{TlsError, Trust},
 };
-use crate::{
-    admission::MESSAGE_OVERHEAD,
-    config::Config,
-    pipeline::Pipeline,
-};
+use crate::{admission::MESSAGE_OVERHEAD, config::Config, pipeline::Pipeline};
 
 /// Connections that may wait to be accepted; Linux lowers it to `net.core.somaxconn`, which has been 4096 since 5.4. Beyond it
 /// the kernel drops connections in silence, and a client of ours tries again a second later at the soonest.

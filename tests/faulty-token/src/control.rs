@@ -22,7 +22,8 @@
 //! cap N [silent]                          sessions per slot; silent: the token does not say so
 //! pins N                                  so many wrong PINs lock, with flags on the way; 0: as the real token does
 //! clear                                   all of that ends, and what hangs goes on
-//! stat                                    calls by function, sessions alive, calls that hang
+//! stat                                    calls by function, sessions alive, calls that hang; C_Login is that of all processes where
+//!                                         FAULTY_TOKEN_LOGINS names a file to count in
 //! ```
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -31,7 +32,7 @@ use std::path::Path;
 use std::sync::Once;
 use std::time::{Duration, Instant};
 
-use crate::state::{CHANGED, Deed, Rule, State, When, lock};
+use crate::state::{self, CHANGED, Deed, Rule, State, When, lock};
 use crate::trap;
 
 /// Sends one command to a module and waits until it holds.
@@ -188,11 +189,11 @@ fn apply(state: &mut State, words: &[&str]) -> Result<String, String> {
         }
         ["stat"] => {
             let alive = state.sessions.values().filter(|session| !session.dead).count();
-            let calls: Vec<_> = state
-                .calls
-                .iter()
-                .map(|(function, n)| format!("{function}={n}"))
-                .collect();
+            let mut counted = state.calls.clone();
+            if let Some(logins) = state::logins() {
+                counted.insert("C_Login", logins);
+            }
+            let calls: Vec<_> = counted.iter().map(|(function, n)| format!("{function}={n}")).collect();
             return Ok(format!(
                 "sessions={alive} hanging={} {}",
                 state.hanging,

@@ -252,6 +252,7 @@ unsafe extern "C" fn login(
     length: ck::CK_ULONG,
 ) -> ck::CK_RV {
     let _call = trap::Call::enter();
+    state::count_login();
     decide!(C_Login, Some(session as u64), None);
     let slot = state::lock()
         .sessions

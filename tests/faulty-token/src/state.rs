@@ -188,6 +188,26 @@ impl State {
     }
 }
 
+/// Counts a call of `C_Login` where `FAULTY_TOKEN_LOGINS` names a file: a byte each, before anything else happens, so that a call counts whatever
+/// becomes of it and whichever process made it.
+pub(crate) fn count_login() {
+    let Some(path) = std::env::var_os("FAULTY_TOKEN_LOGINS") else {
+        return;
+    };
+    let opened = std::fs::OpenOptions::new().create(true).append(true).open(&path);
+    if let Err(error) = opened.and_then(|mut file| std::io::Write::write_all(&mut file, b".")) {
+        // A count that is short would let a test pass.
+        eprintln!("faulty token: cannot count in {}: {error}", path.display());
+        std::process::abort();
+    }
+}
+
+/// The calls of `C_Login` of all processes, where they are counted.
+pub(crate) fn logins() -> Option<u64> {
+    let path = std::env::var_os("FAULTY_TOKEN_LOGINS")?;
+    Some(std::fs::metadata(path).map_or(0, |file| file.len()))
+}
+
 /// What a call does after the pretence has had its say.
 pub(crate) struct Verdict {
     pub(crate) flip: bool,

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use jiff::{SignedDuration, Timestamp};
-use muhurdar_pool::{Measure, Pool, SlotState, Status, TokenConfig, Weight};
+use muhurdar_pool::{Latches, Measure, OpenError, Pool, SlotState, Status, TokenConfig, Weight};
 use muhurdar_xades::certificate::printable;
 use serde::Serialize;
 
@@ -119,12 +119,13 @@ impl Check {
             Ok(tokens) => match Pool::open(tokens.clone()).await {
                 Err(error) => report.problems.push(error.to_string()),
                 Ok(pool) => {
-                    report.tokens(&pool.status(), &pool);
+                    let latches = tokens::latches(config);
+                    report.tokens(&pool.status(), &pool, &latches);
                     report.seals(config, &pool);
                     pool.close().await;
                     // Only what the pool could log in to: no PIN is tried twice.
                     for token in &tokens.tokens {
-                        self.qualify(token, &mut report);
+                        self.qualify(token, &latches, &mut report);
                     }
                 }
             },
@@ -133,7 +134,7 @@ impl Check {
         report
     }
 
-    fn qualify(&self, token: &TokenConfig, report: &mut Report) {
+    fn qualify(&self, token: &TokenConfig, latches: &Latches, report: &mut Report) {
         let Some(entry) = report.tokens.iter_mut().find(|t| t.ready && t.name == token.name) else {
             return;
         };
@@ -141,7 +142,7 @@ impl Check {
             sessions: self.sessions.unwrap_or(entry.sessions),
             each: self.measure.unsigned_abs(),
         };
-        match muhurdar_pool::qualify(token, measure) {
+        match muhurdar_pool::qualify(token, latches, measure) {
             Err(error) => report.problems.push(error.to_string()),
             Ok(found) => {
                 for finding in &found.findings {
@@ -194,7 +195,7 @@ impl Check {
 }
 
 impl Report {
-    fn tokens(&mut self, status: &Status, pool: &Pool) {
+    fn tokens(&mut self, status: &Status, pool: &Pool, latches: &Latches) {
         let keys = pool.keys();
         for token in &status.tokens {
             let state = match &token.state {
@@ -202,7 +203,12 @@ impl Report {
                 SlotState::Recovering { .. } => "recovering".to_owned(),
                 SlotState::Open { .. } => "down".to_owned(),
                 SlotState::Latched { reason } => {
-                    self.problems.push(format!("token {}: {reason}", token.name));
+                    let latched = OpenError::Latched {
+                        token: token.name.to_string(),
+                        reason: reason.clone(),
+                        way_back: latches.way_back(&token.name),
+                    };
+                    self.problems.push(latched.to_string());
                     "latched".to_owned()
                 }
             };

@@ -17,7 +17,7 @@ use super::{
     home::{Home, Taxpayer},
     pki::{self, Authority, Purpose},
 };
-use crate::{config::Config, tokens};
+use crate::{cli::token::token_failure, config::Config, tokens};
 
 /// SoftHSM2's library: where the caller says, else in the usual places.
 pub(super) fn find_module(named: Option<&Path>) -> Result<PathBuf, Failure> {
@@ -67,7 +67,9 @@ pub(super) fn provide(
         pki::write(&home.path("token/initialised"), b"")?;
     }
     let token_config = tokens::token_config(first).map_err(Failure::usage)?;
-    let token = module.log_in(&token_config).map_err(Failure::unavailable)?;
+    let token = module
+        .log_in(&token_config, &tokens::latches(config))
+        .map_err(|e| token_failure(&e))?;
     let progress = progress(missing.len());
     for named in missing {
         made(seal(home, &token, authority, named)?)?;

@@ -3,7 +3,10 @@
 use std::collections::BTreeSet;
 
 use clap::Args;
-use muhurdar_pool::admin::{self, Object, ObjectKind, SlotFacts};
+use muhurdar_pool::{
+    Latches,
+    admin::{self, Object, ObjectKind, SlotFacts},
+};
 use muhurdar_xades::{Certificate, certificate::printable};
 
 use super::{Failure, token_failure};
@@ -43,12 +46,13 @@ impl List {
         if self.slots {
             return Ok(());
         }
-        // A token that does not answer keeps nobody from seeing the others.
+        // A token that does not answer keeps nobody from seeing the others. A latched one decides the exit code.
+        let latches = tokens::latches(&config);
         let mut failed = None;
         for token in &config.tokens {
-            if let Err(failure) = print_token(token) {
+            if let Err(failure) = print_token(token, &latches) {
                 eprintln!("muhurdar: {}", failure.message());
-                failed.get_or_insert(failure.code());
+                failed = failed.max(Some(failure.code()));
             }
         }
         failed.map_or(Ok(()), |code| Err(Failure::silent(code)))
@@ -84,9 +88,9 @@ fn print_slot(slot: &SlotFacts) {
     );
 }
 
-fn print_token(token: &config::Token) -> Result<(), Failure> {
+fn print_token(token: &config::Token, latches: &Latches) -> Result<(), Failure> {
     let selected = tokens::token_config(token).map_err(Failure::usage)?;
-    let objects = admin::objects(&selected).map_err(|e| token_failure(&e))?;
+    let objects = admin::objects(&selected, latches).map_err(|e| token_failure(&e))?;
     println!("token {}", token.name);
     let keys: Vec<_> = objects.iter().filter(|o| o.kind == ObjectKind::PrivateKey).collect();
     for key in &keys {

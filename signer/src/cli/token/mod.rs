@@ -20,6 +20,13 @@ use crate::{
 
 /// `muhurdar token …`
 #[derive(Debug, Args)]
+#[command(
+    after_help = "A PIN is tried once, by the service and by these commands alike: where it was refused, or where nobody knows how the try ended, \
+                        the token is latched in server.state_dir of the configuration (state beside it, where it names none), and every \
+                        login is refused (exit code 77) until `muhurdar token unlatch`. Run the commands with the service's own \
+                        configuration, as a user who may write to that folder. Never try PINs out, least of all the PUK or the \
+                        security officer's PIN: nothing brings back what those block."
+)]
 pub(super) struct TokenCommand {
     #[command(subcommand)]
     what: What,
@@ -37,7 +44,7 @@ enum What {
     Csr(csr::Csr),
     /// Bring a certificate, or a PKCS#12 with key and certificate for tests
     Import(import::Import),
-    /// Let a token try its PIN again, after the PIN was mended
+    /// Let a token try its PIN once more, after the PIN was mended
     Unlatch(Unlatch),
 }
 
@@ -66,8 +73,13 @@ struct Which {
 }
 
 impl Which {
-    fn load(&self) -> Result<config::Token, Failure> {
+    fn load(&self) -> Result<(Config, config::Token), Failure> {
         let config = Config::load(&self.config).map_err(Failure::usage)?;
+        let token = self.of(&config)?.clone();
+        Ok((config, token))
+    }
+
+    fn of<'a>(&self, config: &'a Config) -> Result<&'a config::Token, Failure> {
         let names = || {
             config
                 .tokens
@@ -76,16 +88,14 @@ impl Which {
                 .collect::<Vec<_>>()
                 .join(", ")
         };
-        let token = match (&self.token, config.tokens.as_slice()) {
-            (None, [only]) => only,
-            (None, _) => return Err(Failure::usage(format_args!("say which with --token: {}", names()))),
+        match (&self.token, config.tokens.as_slice()) {
+            (None, [only]) => Ok(only),
+            (None, _) => Err(Failure::usage(format_args!("say which with --token: {}", names()))),
             (Some(name), all) => all
                 .iter()
                 .find(|t| t.name == *name)
-                .ok_or_else(|| Failure::usage(format_args!("no [[token]] is called {name}; there are: {}", names())))?,
-        };
-        tokens::set_environment_of(token).map_err(Failure::unavailable)?;
-        Ok(token.clone())
+                .ok_or_else(|| Failure::usage(format_args!("no [[token]] is called {name}; there are: {}", names()))),
+        }
     }
 
     /// Tells a service that runs beside this command that it has changed something on the token, and the operator what comes
@@ -93,8 +103,7 @@ impl Which {
     fn announce(&self) -> Result<(), Failure> {
         let config = Config::load(&self.config).map_err(Failure::usage)?;
         match tokens::announce(&config) {
-            Ok(true) => println!("a running service reads the token within seconds; its log says what it finds"),
-            Ok(false) => println!("a running service reads the token at its next SIGHUP (systemctl reload muhurdar)"),
+            Ok(()) => println!("a running service reads the token within seconds; its log says what it finds"),
             Err(error) => println!(
                 "a running service reads the token at its next SIGHUP (systemctl reload muhurdar); it could not be told: {error}"
             ),
@@ -104,10 +113,12 @@ impl Which {
 
     /// Logs in, with the PIN of the configuration, tried once.
     fn log_in(&self) -> Result<Token, Failure> {
-        let token = self.load()?;
+        let (config, token) = self.load()?;
+        tokens::set_environment_of(&token).map_err(Failure::unavailable)?;
         let module = open(&token)?;
         let selected = tokens::token_config(&token).map_err(Failure::usage)?;
-        module.log_in(&selected).map_err(|e| token_failure(&e))
+        let latches = tokens::latches(&config);
+        module.log_in(&selected, &latches).map_err(|e| token_failure(&e))
     }
 }
 
@@ -117,10 +128,12 @@ fn open(token: &config::Token) -> Result<Module, Failure> {
 }
 
 /// The exit code that a token's refusal deserves.
-fn token_failure(error: &OpenError) -> Failure {
+pub(super) fn token_failure(error: &OpenError) -> Failure {
     match error {
         OpenError::Config(_) | OpenError::Selection(_) | OpenError::Unfit { .. } => Failure::usage(error),
         OpenError::Pin { .. } | OpenError::Latched { .. } => Failure::new(exit::PERMISSION, error),
+        OpenError::Unwritable { cause, .. } => Failure::new(exit::of_io(cause), error),
+        // A security officer's PIN, at `init`.
         OpenError::Token { error: ckr, .. } if ckr.name().starts_with("CKR_PIN") => {
             Failure::new(exit::PERMISSION, error)
         }
@@ -165,7 +178,8 @@ impl Init {
                 "everything on the token in that slot would be lost; say --erase to do it all the same",
             ));
         }
-        let token = self.which.load()?;
+        let (_, token) = self.which.load()?;
+        tokens::set_environment_of(&token).map_err(Failure::unavailable)?;
         let Some(label) = &token.label else {
             return Err(Failure::usage(
                 "the [[token]] must be selected by label: it is the label that the token gets",
@@ -248,16 +262,16 @@ struct Unlatch {
 
 impl Unlatch {
     fn run(&self) -> Result<(), Failure> {
-        let config = Config::load(&self.which.config).map_err(Failure::usage)?;
-        let token = self.which.load()?;
-        let Some(state) = &config.server.state_dir else {
-            return Err(Failure::usage(
-                "server.state_dir is not set, so no latch outlives the service: restart it",
-            ));
-        };
-        match muhurdar_pool::unlatch(state, &token.name).map_err(|e| Failure::io(state.display(), &e))? {
-            true => println!("token {} may try its PIN again", token.name),
-            false => println!("token {} was not latched", token.name),
+        let (config, token) = self.which.load()?;
+        let latches = tokens::latches(&config);
+        let fails = |e: std::io::Error| Failure::new(exit::of_io(&e), format_args!("token {}: {e}", token.name));
+        if latches.unlatch(&token.name).map_err(fails)? {
+            println!("token {} may try its PIN once", token.name);
+            return Ok(());
+        }
+        println!("token {} was not latched", token.name);
+        for other in latches.standing().map_err(fails)? {
+            println!("a latch that stands: {other}");
         }
         println!("a running service tries it once within seconds, another at its next start; its log says how it went");
         Ok(())
