@@ -8,6 +8,7 @@
     clippy::needless_pass_by_value,
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
+    clippy::disallowed_methods,
     reason = "test support: each test binary uses its part, and a panic is a failed test"
 )]
 
