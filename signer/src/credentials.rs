@@ -38,7 +38,7 @@ pub struct Folder {
 /// # Errors
 /// Where the folder or one of the files cannot be read, or a file holds no certificate.
 pub fn folder(folder: &Path) -> Result<Folder, CredentialError> {
-    let entries = std::fs::read_dir(folder).and_then(|entries| entries.collect::<Result<Vec<_>, _>>());
+    let entries = std::fs::read_dir(folder).and_then(Iterator::collect::<Result<Vec<_>, _>>);
     let mut paths: Vec<_> = entries
         .map_err(|e| error(folder, &e))?
         .iter()

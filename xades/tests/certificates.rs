@@ -564,7 +564,7 @@ fn a_foreign_certificate_does_not_spoil_its_neighbours() {
     }
     file.extend(der);
     let bundle = Certificate::all_of(&file).unwrap();
-    assert_eq!(bundle.certificates, [ours.certificate.clone()]);
+    assert_eq!(bundle.certificates, std::slice::from_ref(&ours.certificate));
     assert_eq!(bundle.passed_over.len(), 3);
     for (subject, why) in &bundle.passed_over {
         assert_eq!(subject, ours.certificate.subject());

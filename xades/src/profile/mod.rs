@@ -230,9 +230,9 @@ impl Register {
     pub(crate) fn counts(self, scheme: &[u8]) -> Counts {
         let scheme = scheme.trim_ascii();
         let is = |known: &&str| scheme.eq_ignore_ascii_case(known.as_bytes());
-        if self == Self::Tax || TAX_SCHEMES.iter().any(|known| is(known)) {
+        if self == Self::Tax || TAX_SCHEMES.iter().any(&is) {
             Counts::Always
-        } else if OTHER_SCHEMES.iter().any(|known| is(known)) {
+        } else if OTHER_SCHEMES.iter().any(is) {
             Counts::Never
         } else {
             Counts::AsNumber
