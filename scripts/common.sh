@@ -23,8 +23,8 @@ else
 fi
 readonly BOLD DIM RED GREEN PLAIN
 
-# say TEXT: a heading
-say() { printf '\n%s==> %s%s\n' "$BOLD" "$*" "$PLAIN"; }
+# say TEXT: a heading, with the time since the script began
+say() { printf '\n%s==> %s%s %s(%d:%02d)%s\n' "$BOLD" "$*" "$PLAIN" "$DIM" "$((SECONDS / 60))" "$((SECONDS % 60))" "$PLAIN"; }
 
 # note TEXT: something to know, not a failure
 note() { printf '%s    %s%s\n' "$DIM" "$*" "$PLAIN"; }
