@@ -23,10 +23,7 @@ use muhurdar_pool::{
 fn main() -> ExitCode {
     endings::is_one();
     strangers::is_one();
-    let mut own = std::env::args_os().skip(1);
-    if own.next().is_some_and(|first| first == one_login::SUBCOMMAND) {
-        return one_login::main(own);
-    }
+    one_login::is_one();
     common::main(
         &[],
         vec![

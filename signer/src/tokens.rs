@@ -40,8 +40,7 @@ pub fn announcement(config: &Config) -> PathBuf {
 /// Where the file cannot be written.
 pub fn announce(config: &Config) -> io::Result<()> {
     std::fs::create_dir_all(&config.server.state_dir)?;
-    let now = jiff::Timestamp::now();
-    std::fs::write(announcement(config), format!("{now}\n"))
+    std::fs::write(announcement(config), format!("{}\n", jiff::Timestamp::now()))
 }
 
 /// Where it is remembered which PINs must not be tried: the same for the service and every command with this configuration.

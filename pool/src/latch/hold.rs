@@ -110,6 +110,12 @@ impl Place {
         Some(self.located(why))
     }
 
+    /// Whether nothing is written against a try, nor that one is going on.
+    pub(super) fn is_open(&self) -> bool {
+        let state = self.journal().map(|journal| journal.state());
+        matches!(state, Ok(State::Free | State::Allowed | State::Interrupted))
+    }
+
     fn located(&self, why: String) -> String {
         match self {
             Self::File(path) => format!("{why} (latch file {})", path.display()),
@@ -117,7 +123,7 @@ impl Place {
         }
     }
 
-    pub(super) fn is_held(&self) -> bool {
+    fn is_held(&self) -> bool {
         match self {
             Self::File(path) => File::open(path).is_ok_and(|file| {
                 matches!(flock(&file, FlockOperation::NonBlockingLockShared), Err(e) if e == rustix::io::Errno::WOULDBLOCK)

@@ -61,7 +61,7 @@ impl Latches {
     }
 
     /// An operator's word: the latch opens, and one try is allowed even if it is the last. Answers whether one stood that was known by this
-    /// name. A running pool sees it at its supervisor's next look ([`Latch::standing`]).
+    /// name. A running pool sees it at its supervisor's next look, within a second ([`Latch::is_open`]).
     ///
     /// # Errors
     /// Where the folder cannot be written to, or a process is inside `C_Login` on the token right now.
@@ -143,8 +143,15 @@ impl Latch {
         }
     }
 
-    /// Why the PIN must not be tried, as it stands now; `None` where nothing is remembered against it. It is read anew each time: another
-    /// process may have latched or unlatched.
+    /// Whether nothing is remembered against a try and none is going on, as it stands now. It is read anew each time: another process may have
+    /// latched or unlatched.
+    pub(crate) fn is_open(&self) -> bool {
+        let old = self.old().is_some_and(|file| file.exists());
+        !old && hold::place(self.latches.dir.as_deref(), &self.identity).is_open()
+    }
+
+    /// Why the PIN must not be tried, as it stands now.
+    #[cfg(test)]
     pub(crate) fn standing(&self) -> Option<String> {
         let old = self.old().filter(|file| file.exists());
         if let Some(file) = old {
@@ -152,11 +159,6 @@ impl Latch {
             return Some(format!("{} (latch file {})", why.trim(), file.display()));
         }
         hold::place(self.latches.dir.as_deref(), &self.identity).standing()
-    }
-
-    /// Whether nothing is remembered against the PIN, and nobody is trying it.
-    pub(crate) fn is_open(&self) -> bool {
-        self.standing().is_none() && !hold::place(self.latches.dir.as_deref(), &self.identity).is_held()
     }
 
     /// Asks whether the PIN may be tried: the latch, then the token's own flags. Nobody else gets a permission meanwhile; `wait` is how long to

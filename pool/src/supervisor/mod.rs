@@ -229,24 +229,26 @@ impl Supervisor {
         }
     }
 
-    /// An operator may have opened the latch from another process (`muhurdar token unlatch`): looked at now and then.
+    /// An operator may have opened the latch from another process (`muhurdar token unlatch`): then the PIN is tried, once.
     fn hear_of_a_word(&mut self, at: usize, now: Instant) {
         let watched = &mut self.slots[at];
-        if matches!(watched.ladder.state(), SlotState::Latched { .. })
-            && now.saturating_duration_since(watched.asked) >= WORD
+        if !matches!(watched.ladder.state(), SlotState::Latched { .. })
+            || now.saturating_duration_since(watched.asked) < WORD
         {
-            watched.asked = now;
-            self.look_at_latch(at);
+            return;
         }
+        watched.asked = now;
+        self.look_at_latch(at);
     }
 
-    /// Looks again whether a latch stands. If not, the PIN may be tried once.
+    /// Looks again whether a latch stands: an operator may have opened it, here or in another process, or a login that was given up has come to
+    /// a good end. If not, the PIN may be tried once.
     fn look_at_latch(&mut self, at: usize) {
-        let slot = &self.slots[at].slot;
-        let facts = lock(&slot.opened).facts.clone();
-        if facts.is_none_or(|facts| Latch::of(&self.latches, &slot.name, &facts).is_open()) {
-            tracing::info!(token = %slot.name, "the PIN latch is open: one login is tried");
-            self.slots[at].ladder.unlatch();
+        let watched = &mut self.slots[at];
+        let facts = lock(&watched.slot.opened).facts.clone();
+        if facts.is_none_or(|facts| Latch::of(&self.latches, &watched.slot.name, &facts).is_open()) {
+            tracing::info!(token = %watched.slot.name, "the PIN latch is open: one login is tried");
+            watched.ladder.unlatch();
             self.publish(at);
         }
     }

@@ -3,19 +3,20 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Once;
 use std::time::{Duration, Instant};
 
 use muhurdar_pool::admin::{Generate, Module, find_softhsm2};
 use muhurdar_pool::{
     Config, InitArgs, Isolation, Latches, Measure, OpenError, Pin, Pool, Select, SignInput, SlotState, TokenConfig,
+    exit,
 };
 
 use crate::common;
 
 /// The hidden subcommand: this test binary logs in as somebody would.
-pub(crate) const SUBCOMMAND: &str = "log-in-as";
+const SUBCOMMAND: &str = "log-in-as";
 
 const LABEL: &str = "counted";
 const WRONG_PIN: &str = "771133";
@@ -208,8 +209,16 @@ fn end(mut process: Child) -> Option<i32> {
     process.wait().unwrap().code()
 }
 
-/// The process that logs in: its exit code says how that ended.
-pub(crate) fn main(mut arguments: impl Iterator<Item = std::ffi::OsString>) -> ExitCode {
+/// Where this process is one that logs in, it does, and ends; its exit code says how that went.
+pub(crate) fn is_one() {
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|first| first == SUBCOMMAND) {
+        // A thread may hang in the module, and is not waited for.
+        exit::now(log_in_once(arguments));
+    }
+}
+
+fn log_in_once(mut arguments: impl Iterator<Item = std::ffi::OsString>) -> u8 {
     let mut text = || arguments.next().unwrap().into_string().unwrap();
     let (way, detail, rule, dir) = (text(), text(), text(), PathBuf::from(text()));
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -239,9 +248,8 @@ pub(crate) fn main(mut arguments: impl Iterator<Item = std::ffi::OsString>) -> E
             1
         }
     };
-    // A thread may hang in the module.
     runtime.shutdown_background();
-    ExitCode::from(code)
+    code
 }
 
 async fn log_in(way: &str, deed: &str, rule: &str, dir: &Path) -> Result<(), OpenError> {

@@ -266,14 +266,16 @@ impl Unlatch {
         let latches = tokens::latches(&config);
         let fails = |e: std::io::Error| Failure::new(exit::of_io(&e), format_args!("token {}: {e}", token.name));
         if latches.unlatch(&token.name).map_err(fails)? {
-            println!("token {} may try its PIN once", token.name);
+            println!(
+                "token {} may try its PIN once: a running service does within seconds, another at its next start; its log says how it went",
+                token.name
+            );
             return Ok(());
         }
         println!("token {} was not latched", token.name);
         for other in latches.standing().map_err(fails)? {
             println!("a latch that stands: {other}");
         }
-        println!("a running service tries it once within seconds, another at its next start; its log says how it went");
         Ok(())
     }
 }
