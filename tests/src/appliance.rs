@@ -82,11 +82,23 @@ impl Builder {
         self
     }
 
+    /// These lines in `[limits]`.
+    #[must_use]
+    pub fn limits(self, lines: &str) -> Self {
+        self.edit("[sealing]", &format!("[limits]\n{lines}\n\n[sealing]"))
+    }
+
     /// One more client, with a certificate of the appliance's CA, and these lines in its `[[client]]`.
     #[must_use]
     pub fn client(mut self, name: &str, lines: &str) -> Self {
         self.clients.push((name.to_owned(), lines.to_owned()));
         self
+    }
+
+    /// One taxpayer, and a client `vandal` that may use its seal and means no good.
+    #[must_use]
+    pub fn vandal() -> Self {
+        Self::default().taxpayers(1).client("vandal", "taxpayers = [\"*\"]")
     }
 
     /// A distant HSM in place of the software token: so many engines, so long for each signature. [`Appliance::token`]

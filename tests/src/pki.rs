@@ -9,8 +9,8 @@ use std::{
 };
 
 use rcgen::{
-    CertificateParams, CustomExtension, DnType, DnValue, ExtendedKeyUsagePurpose, Issuer, KeyPair, KeyUsagePurpose,
-    PublicKeyData, SanType, SubjectPublicKeyInfo,
+    BasicConstraints, CertificateParams, CustomExtension, DnType, DnValue, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, PublicKeyData, SanType, SubjectPublicKeyInfo,
 };
 
 use crate::Output;
@@ -82,6 +82,21 @@ fn seal_certificate(dir: &Path, taxpayer: &str, key: &impl PublicKeyData, validi
     ];
     params.custom_extensions = vec![CustomExtension::from_oid_content(&[2, 5, 29, 32], policy.to_vec())];
     signed(dir, params, key, validity)
+}
+
+/// A CA that no appliance has heard of, as `ca.crt` and `ca.key` in this folder.
+///
+/// # Panics
+/// Where the folder cannot be written.
+pub fn authority(dir: &Path) {
+    let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).expect("a key");
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.distinguished_name.push(DnType::CommonName, "Elsewhere");
+    let certificate = params.self_signed(&key).expect("a certificate").pem();
+    for (name, text) in [("ca.crt", certificate), ("ca.key", key.serialize_pem())] {
+        fs::write(dir.join(name), text).expect("the folder can be written");
+    }
 }
 
 /// As [`certify`], for so long.

@@ -29,13 +29,8 @@ const ARRIVAL: Duration = Duration::from_secs(3);
 fn appliance() -> &'static Appliance {
     static SHARED: OnceLock<Appliance> = OnceLock::new();
     SHARED.get_or_init(|| {
-        Builder::default()
-            .taxpayers(1)
-            .edit(
-                "[sealing]",
-                "[limits]\nin_flight_bytes = \"64 MiB\"\nqueue_bytes = \"64 MiB\"\narrival_timeout = \"3s\"\n\n[sealing]",
-            )
-            .client("vandal", "taxpayers = [\"*\"]")
+        Builder::vandal()
+            .limits("in_flight_bytes = \"64 MiB\"\nqueue_bytes = \"64 MiB\"\narrival_timeout = \"3s\"")
             .start()
     })
 }

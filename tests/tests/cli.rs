@@ -7,10 +7,13 @@ use std::{
     fs::{self, File},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
-use muhurdar_tests::{Appliance, Branch, Builder, Output, Prepared, RSA, binary, certify, invoice, muhurdar, revoke};
+use muhurdar_tests::{
+    Appliance, Branch, Builder, Output, Prepared, RSA, authority, binary, certify, certify_for, invoice, muhurdar,
+    revoke,
+};
 
 /// The longest that anything here may take, on a machine that has other things to do.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -208,60 +211,6 @@ async fn a_second_signal_ends_the_drain_at_once() {
     }
 }
 
-/// A certificate of an appliance's CA that ends as it begins.
-fn expired(dir: &Path, folder: &Path) -> (PathBuf, PathBuf) {
-    let at = |name: &str| folder.join(name);
-    fs::write(at("extensions"), "extendedKeyUsage = clientAuth\n").unwrap();
-    let mut request = Command::new("openssl");
-    request
-        .args(["req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"])
-        .args(["-subj", "/CN=expired", "-keyout"])
-        .arg(at("expired.key"))
-        .arg("-out")
-        .arg(at("expired.csr"));
-    let mut issue = Command::new("openssl");
-    issue
-        .args(["x509", "-req", "-days", "0", "-in"])
-        .arg(at("expired.csr"))
-        .arg("-CA")
-        .arg(dir.join("ca.crt"))
-        .arg("-CAkey")
-        .arg(dir.join("ca.key"))
-        .arg("-extfile")
-        .arg(at("extensions"))
-        .arg("-out")
-        .arg(at("expired.crt"));
-    for command in [&mut request, &mut issue] {
-        let output = Output::of(command);
-        assert!(output.status.success(), "{}", output.text);
-    }
-    (at("expired.crt"), at("expired.key"))
-}
-
-/// A certificate of a CA that nobody here has heard of.
-fn foreign(folder: &Path) -> (PathBuf, PathBuf) {
-    let elsewhere = folder.join("elsewhere");
-    fs::create_dir(&elsewhere).unwrap();
-    let mut authority = Command::new("openssl");
-    authority
-        .args([
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:P-256",
-            "-nodes",
-        ])
-        .args(["-days", "2", "-subj", "/CN=elsewhere", "-keyout"])
-        .arg(elsewhere.join("ca.key"))
-        .arg("-out")
-        .arg(elsewhere.join("ca.crt"));
-    let output = Output::of(&mut authority);
-    assert!(output.status.success(), "{}", output.text);
-    certify(&elsewhere, folder, "foreign")
-}
-
 #[test]
 fn a_client_certificate_that_is_refused_is_named_with_the_reason() {
     let folder = tempfile::tempdir().unwrap();
@@ -273,10 +222,14 @@ fn a_client_certificate_that_is_refused_is_named_with_the_reason() {
         )
         .prepare();
     let dir = prepared.dir().to_owned();
-    let expired = expired(&dir, folder.path());
+    let hour = Duration::from_secs(3600);
+    let past = SystemTime::now() - 2 * hour..SystemTime::now() - hour;
+    let expired = certify_for(&dir, folder.path(), "expired", &past);
     let revoked = certify(&dir, folder.path(), "revoked");
     revoke(&dir, &[&revoked.0], &dir.join("revoked.crl"));
-    let foreign = foreign(folder.path());
+    let elsewhere = tempfile::tempdir().unwrap();
+    authority(elsewhere.path());
+    let foreign = certify(elsewhere.path(), folder.path(), "foreign");
     let good = certify(&dir, folder.path(), "branch-1");
     let appliance = prepared.start();
     let document = folder.path().join("x.xml");

@@ -27,7 +27,7 @@ async fn alone() -> (MutexGuard<'static, ()>, &'static Appliance) {
         Builder::default()
             .taxpayers(1)
             .hsm(ENGINES, LATENCY)
-            .edit("[sealing]", "[limits]\nqueue = 900\n\n[sealing]")
+            .limits("queue = 900")
             .client("till-1", ALL)
             .client("till-2", ALL)
             .client("till-3", ALL)
@@ -197,7 +197,7 @@ async fn overload_is_refused_early_and_what_is_accepted_is_served_as_fast_as_eve
     let appliance = Builder::default()
         .taxpayers(1)
         .hsm(ENGINES, LATENCY)
-        .edit("[sealing]", &format!("[limits]\nqueue = {QUEUE}\n\n[sealing]"))
+        .limits(&format!("queue = {QUEUE}"))
         .start();
     let client = Branch::of(&appliance, "branch-1").connect().await;
     let idle = time_of_one(&client).await;

@@ -17,7 +17,7 @@ fn appliance() -> Appliance {
     Builder::default()
         .taxpayers(2)
         .hsm(2, Duration::from_millis(50))
-        .edit("[sealing]", "[limits]\nqueue = 8\n\n[sealing]")
+        .limits("queue = 8")
         .client(
             "few",
             "taxpayers = [\"*\"]\n[client.quota]\ndocuments_per_second = 1\nburst = 2",

@@ -29,10 +29,7 @@ fn appliance() -> &'static Appliance {
             .taxpayers(2)
             .client("invoices", "taxpayers = [\"*\"]\ndocuments = [\"invoice\"]")
             .client("none", "taxpayers = [\"*\"]\n[client.quota]\nlarge_in_flight = 0")
-            .edit(
-                "[sealing]",
-                "[limits]\ndocument = \"1 MiB\"\nlarge_document = \"220 MiB\"\nlarge_in_flight = 2\n\n[sealing]",
-            )
+            .limits("document = \"1 MiB\"\nlarge_document = \"220 MiB\"\nlarge_in_flight = 2")
             .start()
     })
 }

@@ -28,13 +28,11 @@ const ENHANCE_YOUR_CALM: u32 = 11;
 fn appliance() -> &'static Appliance {
     static SHARED: OnceLock<Appliance> = OnceLock::new();
     SHARED.get_or_init(|| {
-        Builder::default()
-            .taxpayers(1)
+        Builder::vandal()
             .edit(
                 "[server.tls]",
                 "keep_alive_interval = \"1s\"\nkeep_alive_timeout = \"1s\"\n\n[server.tls]",
             )
-            .client("vandal", "taxpayers = [\"*\"]")
             .start()
     })
 }

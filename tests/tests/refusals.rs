@@ -30,10 +30,7 @@ fn appliance() -> &'static Appliance {
                 "waybills",
                 &format!("taxpayers = [\"{}*\"]\ndocuments = [\"despatch-advice\"]", &RSA[..4]),
             )
-            .edit(
-                "[sealing]",
-                "[limits]\ndocument = \"1 MiB\"\nbatch_items = 8\n\n[sealing]",
-            )
+            .limits("document = \"1 MiB\"\nbatch_items = 8")
             .start()
     })
 }

@@ -31,13 +31,10 @@ const LIMIT: u64 = 64;
 fn appliance() -> &'static Appliance {
     static SHARED: OnceLock<Appliance> = OnceLock::new();
     SHARED.get_or_init(|| {
-        Builder::default()
-            .taxpayers(1)
-            .edit(
-                "[sealing]",
-                &format!("[limits]\nin_flight_bytes = \"{LIMIT} MiB\"\nqueue_bytes = \"{LIMIT} MiB\"\n\n[sealing]"),
-            )
-            .client("vandal", "taxpayers = [\"*\"]")
+        Builder::vandal()
+            .limits(&format!(
+                "in_flight_bytes = \"{LIMIT} MiB\"\nqueue_bytes = \"{LIMIT} MiB\""
+            ))
             .start()
     })
 }
@@ -157,15 +154,10 @@ async fn calls_of_one_who_does_not_read_are_refused_until_it_does() {
 fn one_by_one() -> &'static Appliance {
     static NARROW: OnceLock<Appliance> = OnceLock::new();
     NARROW.get_or_init(|| {
-        Builder::default()
-            .taxpayers(1)
-            .edit(
-                "[sealing]",
-                &format!(
-                    "[limits]\nin_flight_bytes = \"{LIMIT} MiB\"\nqueue_bytes = \"{LIMIT} MiB\"\nstream_in_flight = 1\n\n[sealing]"
-                ),
-            )
-            .client("vandal", "taxpayers = [\"*\"]")
+        Builder::vandal()
+            .limits(&format!(
+                "in_flight_bytes = \"{LIMIT} MiB\"\nqueue_bytes = \"{LIMIT} MiB\"\nstream_in_flight = 1"
+            ))
             .start()
     })
 }
