@@ -9,7 +9,7 @@ use std::{
     process::Command,
 };
 
-use muhurdar_tests::{Branch, Builder, Output, RSA, binary, invoice, muhurdar, skipped};
+use muhurdar_tests::{Branch, Builder, Output, RSA, binary, invoice, muhurdar, revoke, skipped};
 use saphyr::{LoadableYamlNode as _, YamlOwned};
 use serde_json::Value;
 
@@ -54,10 +54,14 @@ fn the_image_does_not_run_as_root_and_drains_when_it_is_stopped() {
 
 #[tokio::test]
 async fn every_query_of_the_dashboard_and_of_the_alerts_asks_for_what_is_exported() {
-    // Bounds of a quota are exported where there are any.
-    let appliance = Builder::default()
+    // Bounds of a quota are exported where there are any, and the end of a revocation list where there is one.
+    let ca = "client_ca = \"ca.crt\"";
+    let prepared = Builder::default()
         .client("metered", "taxpayers = [\"*\"]\nquota = { in_flight = 10 }")
-        .start();
+        .edit(ca, &format!("{ca}\ncrl = \"revoked.crl\""))
+        .prepare();
+    revoke(prepared.dir(), &[], &prepared.dir().join("revoked.crl"));
+    let appliance = prepared.start();
     let mut client = Branch::of(&appliance, "branch-1").connect().await;
     client.seal(Branch::request(RSA, invoice(RSA, ""))).await.unwrap();
     client.seal(Branch::request(RSA, "<a")).await.unwrap_err();
