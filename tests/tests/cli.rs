@@ -169,7 +169,10 @@ fn a_hangup_during_the_start_is_a_reload_after_it() {
         let ended = starting.child.try_wait().unwrap();
         assert!(ended.is_none(), "{ended:?}: {}", starting.log());
         let log = starting.log();
-        let (serving, reloading) = (log.find("\"serving\""), log.find("SIGHUP: reading the tokens and the configuration"));
+        let (serving, reloading) = (
+            log.find("\"serving\""),
+            log.find("SIGHUP: reading the tokens and the configuration"),
+        );
         assert!(reloading.is_none() || serving < reloading, "{log}");
         reloading.is_some()
     });

@@ -12,6 +12,8 @@ use std::{
     },
 };
 
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use bytes::Bytes;
 use muhurdar_proto::seal::v1::{
     self as wire, seal_response,
@@ -88,19 +90,32 @@ impl Spoiler {
             return;
         }
         if let Some(seal_response::Result::SealedDocument(document)) = &mut response.result {
-            *document = spoil(document);
+            (*document, response.signature_value) = spoil(document);
+            // Whoever only compares the answer's parts with each other sees nothing.
+            let digest = digest(&SHA256, document);
+            response.sealed_document_sha256 = Bytes::copy_from_slice(digest.as_ref());
         }
     }
 }
 
-/// Another letter in the middle of the value of the first signature.
-fn spoil(document: &[u8]) -> Bytes {
+/// The document with one letter of its signature's value changed, and the value that this is.
+fn spoil(document: &[u8]) -> (Bytes, Bytes) {
     let mut spoiled = document.to_vec();
-    let element = b"<ds:SignatureValue";
-    let at = document.windows(element.len()).position(|window| window == element);
-    let at = at.expect("a sealed document has a SignatureValue") + 100;
-    spoiled[at] = if spoiled[at] == b'A' { b'B' } else { b'A' };
-    spoiled.into()
+    let find = |what: &[u8], from: usize| {
+        let at = document[from..].windows(what.len()).position(|window| window == what);
+        from + at.expect("a sealed document has a SignatureValue")
+    };
+    let begin = find(b">", find(b"<ds:SignatureValue", 0)) + 1;
+    let end = find(b"<", begin);
+    let letter = &mut spoiled[begin + 20];
+    *letter = if *letter == b'A' { b'B' } else { b'A' };
+    let text: Vec<u8> = spoiled[begin..end]
+        .iter()
+        .copied()
+        .filter(|byte| !byte.is_ascii_whitespace())
+        .collect();
+    let value = BASE64_STANDARD.decode(text).expect("xs:base64Binary");
+    (spoiled.into(), value.into())
 }
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
