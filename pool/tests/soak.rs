@@ -2,7 +2,7 @@
 //! random. Every request is answered or refused, no wrong signature is released, and at the end everything is as at the start: all tokens in
 //! service, no thread and no descriptor left behind.
 //!
-//! A minute as part of the tests, as long as you like by `make soak MINUTES=60`. MUHURDAR_SOAK_SEED repeats a day.
+//! Half a minute as part of the tests, as long as you like by `make soak MINUTES=60`. MUHURDAR_SOAK_SEED repeats a day.
 #![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
 
 mod common;
@@ -212,7 +212,7 @@ async fn settled(pool: &Pool, what: &str) -> Duration {
 }
 
 async fn bad_days() {
-    let seconds = number("MUHURDAR_SOAK_SECONDS").unwrap_or(60);
+    let seconds = number("MUHURDAR_SOAK_SECONDS").unwrap_or(30);
     let today = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let seed = number("MUHURDAR_SOAK_SEED").unwrap_or(today);
     println!("\n    {seconds} s, MUHURDAR_SOAK_SEED={seed}");
