@@ -119,7 +119,7 @@ impl Shared {
                     retry_after = Some(slot.config.backoff_min.max(Duration::from_millis(100)));
                     format!("circuit open ({rung:?}, {attempts} attempts)")
                 }
-                SlotState::Latched { reason } => format!("PIN latched: {reason}"),
+                SlotState::Latched { .. } => "its PIN waits for an operator".to_owned(),
             };
             let cause = match opened.last_error {
                 _ if opened.distrusted => ", after signatures that did not verify".to_owned(),
