@@ -19,6 +19,7 @@ mod messages;
 mod opening;
 mod service;
 mod status;
+mod stream;
 mod tls;
 mod wording;
 
