@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use cryptoki::error::{Rv, RvError};
+use cryptoki::error::{Error, Rv, RvError};
 use cryptoki_sys as ck;
 
 macro_rules! names {
@@ -76,3 +76,39 @@ impl fmt::Display for CkrError {
 }
 
 impl std::error::Error for CkrError {}
+
+/// `cryptoki`'s error with the code whole again.
+pub(crate) fn ckr(error: &Error) -> CkrError {
+    match error {
+        Error::Pkcs11(value, function) => CkrError {
+            function: function_name(*function),
+            code: code_of(*value),
+        },
+        // What cryptoki finds wrong on its own: it could not make sense of the module's answer.
+        other => {
+            tracing::debug!(error = %other, "the module's answer cannot be read");
+            CkrError {
+                function: "cryptoki",
+                code: u64::from(ck::CKR_GENERAL_ERROR),
+            }
+        }
+    }
+}
+
+/// The C name of what `cryptoki` called.
+fn function_name(function: cryptoki::context::Function) -> &'static str {
+    use cryptoki::context::Function as F;
+    macro_rules! names {
+        ($($name:ident => $c:literal)*) => { match function { $(F::$name => $c,)* _ => "C_?" } };
+    }
+    names! {
+        Initialize => "C_Initialize" Finalize => "C_Finalize" GetInfo => "C_GetInfo" GetSlotList => "C_GetSlotList"
+        GetSlotInfo => "C_GetSlotInfo" GetTokenInfo => "C_GetTokenInfo" GetMechanismList => "C_GetMechanismList"
+        GetMechanismInfo => "C_GetMechanismInfo" InitToken => "C_InitToken" InitPIN => "C_InitPIN" SetPIN => "C_SetPIN"
+        OpenSession => "C_OpenSession" CloseSession => "C_CloseSession" CloseAllSessions => "C_CloseAllSessions"
+        GetSessionInfo => "C_GetSessionInfo" Login => "C_Login" Logout => "C_Logout" CreateObject => "C_CreateObject"
+        DestroyObject => "C_DestroyObject" GetAttributeValue => "C_GetAttributeValue" SetAttributeValue => "C_SetAttributeValue"
+        FindObjectsInit => "C_FindObjectsInit" FindObjects => "C_FindObjects" FindObjectsFinal => "C_FindObjectsFinal"
+        SignInit => "C_SignInit" Sign => "C_Sign" GenerateKeyPair => "C_GenerateKeyPair" GenerateRandom => "C_GenerateRandom"
+    }
+}

@@ -10,13 +10,12 @@
 use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectClass, ObjectHandle};
 use cryptoki::session::Session;
 
-use crate::ckr::CkrError;
+use crate::ckr::{CkrError, ckr};
 use crate::config::RsaMechanism;
 use crate::driver::{FoundKey, SignCall};
 use crate::health::probe_call;
 use crate::job::SignInput;
 use crate::keys::{Curve, KeyKind, PUBLIC_PARTS, Read, certificate_spki, handle, hex, read, same_key};
-use crate::module::ckr;
 use crate::table;
 
 /// Signs with a key that is being looked at, on a session that may be spoiled by it.

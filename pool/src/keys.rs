@@ -10,9 +10,8 @@ use x509_cert::der::{Decode, Encode};
 use x509_cert::spki::{AlgorithmIdentifierOwned, SubjectPublicKeyInfoOwned};
 
 use crate::certificate::parts;
-use crate::ckr::CkrError;
+use crate::ckr::{CkrError, ckr};
 use crate::job::Hash;
-use crate::module::ckr;
 
 /// A key of the pool, for as long as the pool lives. The same key on several tokens is one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -8,12 +8,11 @@ use cryptoki::session::{Session, UserType};
 use cryptoki_sys as ck;
 use secrecy::{ExposeSecret as _, SecretString};
 
-use crate::ckr::CkrError;
+use crate::ckr::{CkrError, ckr};
 use crate::config::TokenConfig;
 use crate::driver::TokenFacts;
 use crate::error::OpenError;
 use crate::latch::{Latch, Latches, Refusal};
-use crate::module::ckr;
 
 /// A PIN that may go to its token, once.
 pub(crate) struct OneTry(SecretString);

@@ -13,14 +13,14 @@ use cryptoki::session::UserType;
 use cryptoki::types::AuthPin;
 
 use crate::ceiling::Bench;
-use crate::ckr::CkrError;
+use crate::ckr::{CkrError, ckr};
 use crate::config::{InitArgs, Pin, TokenConfig};
 use crate::driver::{self, Driver as _, TokenFacts};
 use crate::error::OpenError;
 use crate::exit::Visit;
 use crate::latch::Latches;
 use crate::login::login_once;
-use crate::module::{self, LocalModule, ckr, slot_of};
+use crate::module::{self, LocalModule, slot_of};
 use crate::sys::SlotId;
 
 pub use find::{find_softhsm2, softhsm2_places};

@@ -3,10 +3,9 @@
 use cryptoki::object::{Attribute, AttributeType, ObjectClass, ObjectHandle};
 use cryptoki::session::Session;
 
-use crate::ckr::CkrError;
+use crate::ckr::{CkrError, ckr};
 use crate::driver::FoundKey;
 use crate::keys::{self, KeyKind, PUBLIC_PARTS};
-use crate::module::ckr;
 
 /// An object on a token.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

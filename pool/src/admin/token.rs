@@ -8,7 +8,7 @@ use x509_cert::der::Encode;
 use super::objects::{self, Object};
 use super::{Module, import};
 use crate::certificate;
-use crate::ckr::CkrError;
+use crate::ckr::{CkrError, ckr};
 use crate::config::{RsaMechanism, TokenConfig};
 use crate::discovery;
 use crate::driver::{SignCall, TokenFacts};
@@ -16,7 +16,6 @@ use crate::error::OpenError;
 use crate::health::probe_call;
 use crate::job::SignInput;
 use crate::keys::{self, Curve, KeyKind, PUBLIC_PARTS};
-use crate::module::ckr;
 
 /// What kind of key pair to make.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
