@@ -309,6 +309,39 @@ async fn ask_for_much(appliance: &Appliance, kinds: &[&str]) -> Vec<(&'static st
 }
 
 #[tokio::test]
+async fn an_upload_that_is_not_whole_at_sigterm_is_refused_as_draining_and_holds_up_nobody() {
+    let appliance = Builder::default().taxpayers(1).start();
+    let mut client = Branch::of(&appliance, "branch-1").connect().await;
+    let (send, parts) = mpsc::channel(4);
+    let header = Ask::Header(SealLargeHeader {
+        taxpayer: RSA.to_owned(),
+        ..SealLargeHeader::default()
+    });
+    for part in [header, Ask::Chunk(Bytes::from_static(b"<Invoice"))] {
+        send.send(SealLargeRequest { part: Some(part) }).await.unwrap();
+    }
+    let mut answers = client
+        .seal_large(ReceiverStream::new(parts))
+        .await
+        .unwrap()
+        .into_inner();
+    let arrived = || appliance.metric("muhurdar_in_flight_documents");
+    while arrived() < 1.0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    appliance.signal("TERM");
+    let refusal = refused(&answers.message().await.unwrap_err());
+    assert_eq!((refusal.code, &*refusal.reason), (Code::Unavailable, "DRAINING"));
+    drop((send, answers, client));
+    assert_eq!(
+        appliance.exit_code_within(Duration::from_secs(20)),
+        Some(0),
+        "{}",
+        appliance.log()
+    );
+}
+
+#[tokio::test]
 async fn what_a_slow_reader_has_asked_for_is_delivered_after_sigterm() {
     // A large document is in flight until it was handed out, and would have the others waited for too.
     tokio::join!(read_after_sigterm(&KINDS[..3]), read_after_sigterm(&KINDS[3..]));

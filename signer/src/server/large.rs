@@ -95,7 +95,12 @@ impl LargeCall {
         };
         let (request, whole) = read_large(header, self.deadline)?;
         let mut incoming = self.pipeline.begin_large(&self.caller, request).await?;
-        take_all(&mut incoming, &mut requests).await?;
+        tokio::select! {
+            biased;
+            // What is not whole when the service drains can be whole elsewhere.
+            () = self.pipeline.gate.closing() => return Err(Refusal::Draining.into()),
+            taken = take_all(&mut incoming, &mut requests) => taken?,
+        }
         // It may have outlived what its caller was allowed when it began.
         let caller = self.live.caller(self.peer.as_deref())?;
         let sealed = self.pipeline.finish_large(&caller, incoming).await?;
