@@ -14,7 +14,8 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use muhurdar_proto::seal::v1::{
-    ListSealsRequest, SealRequest, SealStreamRequest, SealStreamResponse, seal_stream_response::Outcome,
+    ListSealsRequest, SealBatchRequest, SealRequest, SealStreamRequest, SealStreamResponse,
+    seal_stream_response::Outcome,
 };
 use muhurdar_tests::{
     Appliance, Builder, RSA, Suffered,
@@ -148,6 +149,40 @@ async fn calls_of_one_who_does_not_read_are_refused_until_it_does() {
     assert_eq!(status(again.headers()), None, "{said}");
     drop(again);
     suffered.no_more_than(3 * LIMIT, &said).await;
+}
+
+/// Half a kilobyte that asks for 256 answers, each of them a refusal with its details.
+#[tokio::test]
+async fn batches_of_nothing_hold_no_more_than_their_clients_share() {
+    const CALLS: usize = 600;
+    let suffered = Suffered::from_here(appliance()).await;
+    let batch = framed(&SealBatchRequest {
+        items: vec![SealRequest::default(); 256],
+    });
+    let mut asking = tokio::task::JoinSet::new();
+    let mut connections = Vec::new();
+    for _ in 0..6 {
+        connections.push(connect(0).await);
+    }
+    for number in 0..CALLS {
+        let (connection, batch) = (connections[number % connections.len()].clone(), batch.clone());
+        asking.spawn(async move { connection.call("SealBatch", stream::once(batch)).await.unwrap() });
+    }
+    let (mut unread, mut refused) = (Vec::new(), 0);
+    while let Some(response) = asking.join_next().await {
+        let response = response.unwrap();
+        match status(response.headers()) {
+            None => unread.push(response),
+            Some(Code::ResourceExhausted) => refused += 1,
+            Some(code) => panic!("{code}"),
+        }
+    }
+    let said = format!(
+        "{} batches of nothing stay unread, {refused} more are refused",
+        unread.len()
+    );
+    assert!(refused > 0, "{said}");
+    suffered.no_more_than(2 * LIMIT, &said).await;
 }
 
 /// One item of a stream at a time, so that it is soon not read on.

@@ -93,6 +93,16 @@ impl Arrivals {
         }
     }
 
+    /// The share of a message that asks for so many answers: each costs what a call does, also where nothing comes of it.
+    ///
+    /// # Errors
+    /// OVERLOADED where they are too many, with all that is held.
+    pub fn batch(&self, caller: &Caller, items: usize) -> Result<Arrival, Refusal> {
+        let mut share = self.begin(Some(caller), Reading::AtOnce);
+        share.hold(CALL.saturating_mul(items as u64))?;
+        Ok(share)
+    }
+
     /// Bytes that are held now.
     #[must_use]
     pub fn bytes(&self) -> u64 {

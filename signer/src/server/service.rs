@@ -116,6 +116,12 @@ impl SealService for Sealing {
                 problem,
             }));
         }
+        // A small message may ask for much work and many answers.
+        let share = self.pipeline.gate.arrivals().batch(&caller, items.len());
+        let _share = share.map_err(|refusal| {
+            self.pipeline.metrics.refused(&refusal, None);
+            status(&refusal)
+        })?;
         let mut results = vec![wire::SealBatchResult::default(); items.len()];
         // With their caller they end, since they end with the set that they are in.
         let mut work = JoinSet::new();
