@@ -5,6 +5,7 @@
 
 use std::{
     fs,
+    process::Command,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -56,7 +57,7 @@ fn edit(appliance: &Appliance, change: impl Fn(String) -> String) {
 }
 
 fn serial_of_server(appliance: &Appliance) -> String {
-    let mut openssl = std::process::Command::new("openssl");
+    let mut openssl = Command::new("openssl");
     openssl.args(["s_client", "-connect", &appliance.address().to_string(), "-alpn", "h2"]);
     let shown = Output::of(&mut openssl).text;
     let begin = shown.find("-----BEGIN").unwrap();
@@ -64,7 +65,7 @@ fn serial_of_server(appliance: &Appliance) -> String {
     let file = folder.path().join("shown.crt");
     fs::write(&file, &shown[begin..]).unwrap();
     Output::of(
-        std::process::Command::new("openssl")
+        Command::new("openssl")
             .args(["x509", "-noout", "-serial", "-in"])
             .arg(file),
     )
@@ -240,6 +241,22 @@ async fn what_is_wrong_is_not_taken_over_and_what_needs_a_restart_is_said() {
 }
 
 #[tokio::test]
+async fn a_file_that_never_ends_is_refused_and_the_next_reload_is_taken_over() {
+    let appliance = Builder::default().taxpayers(1).start();
+    let (list, aside) = (appliance.dir().join("server.crt"), appliance.dir().join("aside.crt"));
+    fs::rename(&list, &aside).unwrap();
+    assert!(Command::new("mkfifo").arg(&list).status().unwrap().success());
+    hang_up(&appliance).await;
+    assert_eq!(reloads(&appliance, "refused"), 1.0, "{}", appliance.log());
+    fs::rename(&aside, &list).unwrap();
+    edit(&appliance, |config| {
+        config.replace("name = \"branch-1\"", "name = \"renamed\"")
+    });
+    hang_up(&appliance).await;
+    assert_eq!(reloads(&appliance, "taken_over"), 1.0, "{}", appliance.log());
+}
+
+#[tokio::test]
 async fn a_file_that_changes_is_read_without_being_asked() {
     let appliance = Builder::default().taxpayers(1).start();
     let first = serial_of_server(&appliance);
@@ -301,7 +318,7 @@ async fn a_revoked_client_is_refused_on_its_open_connection_and_gets_no_new_one(
 
 #[tokio::test]
 async fn a_process_of_this_machine_is_known_by_its_user_on_the_unix_socket() {
-    let uid = Output::of(std::process::Command::new("id").arg("-u")).text;
+    let uid = Output::of(Command::new("id").arg("-u")).text;
     let appliance = Builder::default()
         .taxpayers(1)
         .edit("[server.tls]", "unix_socket = \"local.sock\"\n\n[server.tls]")

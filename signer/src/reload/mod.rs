@@ -10,6 +10,7 @@ mod watch;
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use muhurdar_xades::Certificate;
@@ -25,6 +26,9 @@ use crate::{
     tokens,
 };
 
+/// How long reading may take: files of a megabyte, and a folder of some thousand certificates.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// Why a new configuration was not taken over.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -38,6 +42,12 @@ pub enum ReloadError {
     /// The folder of certificates that it names.
     #[error(transparent)]
     Certificates(#[from] crate::credentials::CredentialError),
+    /// Reading does not end.
+    #[error(
+        "reading the configuration and the files that it names takes longer than {} s: is one of them a pipe, or on a file system that does not answer?",
+        PATIENCE.as_secs()
+    )]
+    Late,
     /// Reading it panicked, which is a defect.
     #[error("reading the configuration failed; the log has the place")]
     Failed,
@@ -115,8 +125,13 @@ impl Reloader {
     /// Reads everything anew and takes it over, or leaves everything as it is. Both are in the log.
     async fn reload(&mut self) {
         let path = self.path.clone();
-        let read = tokio::task::spawn_blocking(move || Fresh::read(&path)).await;
-        let outcome = match read.unwrap_or(Err(ReloadError::Failed)) {
+        let read = tokio::task::spawn_blocking(move || Fresh::read(&path));
+        // One that never ends must not be the last: a pipe that nobody writes to, a file system that does not answer.
+        let read = match tokio::time::timeout(PATIENCE, read).await {
+            Ok(read) => read.unwrap_or(Err(ReloadError::Failed)),
+            Err(_) => Err(ReloadError::Late),
+        };
+        let outcome = match read {
             Ok(fresh) => self.take_over(fresh),
             Err(error) => {
                 tracing::error!(%error, "the new configuration is refused; the service goes on with the one it had");
