@@ -125,6 +125,15 @@ impl Quota {
     }
 
     fn try_take(&self, bytes: u64, soon: impl Fn() -> Duration) -> Result<Share, Refusal> {
+        // It would be told to come back for ever.
+        if let Some(limit) = self
+            .limits
+            .in_flight_bytes
+            .map(|limit| limit.as_u64())
+            .filter(|limit| bytes > *limit)
+        {
+            return Err(Refusal::TooLarge { limit });
+        }
         let used = Arc::clone(&self.used);
         let documents = used.documents.fetch_add(1, Ordering::Relaxed);
         let held = used.bytes.fetch_add(bytes, Ordering::Relaxed);

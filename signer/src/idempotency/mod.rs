@@ -21,10 +21,13 @@ use futures_util::future::BoxFuture;
 use tokio::{sync::watch, time::timeout_at};
 
 pub use self::memory::Memory;
-use crate::refusal::{Refusal, SOON};
+use crate::{
+    outside::{LONGEST, Outside},
+    refusal::{Refusal, SOON},
+};
 
 /// Bytes of a key: room for a UUID or a digest in hexadecimal, and a name before it.
-pub const MAX_KEY: usize = 128;
+pub const MAX_KEY: usize = LONGEST;
 /// Keys whose first answer is still being made. Each holds a request that passed the door or waits there, so this is only
 /// reached where the door's limits are larger.
 const MAX_CLAIMS: usize = 65_536;
@@ -42,10 +45,10 @@ impl Key {
     /// # Errors
     /// REQUEST where it is longer than [`MAX_KEY`].
     pub fn new(client: &Arc<str>, text: &str) -> Result<Self, Refusal> {
-        if text.len() > MAX_KEY {
+        if text.len() > MAX_KEY || Outside::new(text).as_str() != text {
             return Err(Refusal::Request {
                 field: "idempotency_key",
-                problem: format!("has {} bytes; at most {MAX_KEY} are taken", text.len()),
+                problem: format!("must have at most {MAX_KEY} bytes, and none that control how a text is shown"),
             });
         }
         Ok(Self {
