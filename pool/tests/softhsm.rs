@@ -176,7 +176,7 @@ async fn an_imported_key_and_its_certificate() {
         let (key, certificate) = openssl_key(arguments);
         let admin = log_in(&config);
         let spki = admin.import_private_key(&key, "1234567801SIGN0", &id(at)).unwrap();
-        assert_eq!(admin.public_key(&id(at)).unwrap(), spki);
+        assert_eq!(admin.public_key("1234567801SIGN0", &id(at)).unwrap(), spki);
         admin
             .import_certificate(&certificate, "1234567801SIGN0", &id(at))
             .unwrap();

@@ -1,7 +1,7 @@
 //! A token that an operator is logged in to.
 
 use cryptoki::mechanism::Mechanism;
-use cryptoki::object::{Attribute, CertificateType, ObjectClass, ObjectHandle};
+use cryptoki::object::{Attribute, CertificateType, ObjectClass};
 use cryptoki::session::Session;
 use x509_cert::der::Encode;
 
@@ -11,11 +11,12 @@ use crate::certificate;
 use crate::ckr::{CkrError, ckr};
 use crate::config::{RsaMechanism, TokenConfig};
 use crate::discovery;
-use crate::driver::{SignCall, TokenFacts};
+use crate::driver::{FoundKey, SignCall, TokenFacts};
 use crate::error::OpenError;
 use crate::health::probe_call;
 use crate::job::SignInput;
 use crate::keys::{self, Curve, KeyKind, PUBLIC_PARTS};
+use crate::table;
 
 /// What kind of key pair to make.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,15 +122,34 @@ impl Token {
             .ok_or_else(|| self.unfit("the token made a key and does not show its public half"))
     }
 
-    /// A key's SubjectPublicKeyInfo, DER, by its CKA_ID.
+    /// A key's SubjectPublicKeyInfo, DER, by its CKA_ID; where several have that, by their labels too.
     ///
     /// # Errors
-    /// Where there is no such public key.
-    pub fn public_key(&self, cka_id: &[u8]) -> Result<Vec<u8>, OpenError> {
-        let object = self.one(ObjectClass::PUBLIC_KEY, cka_id)?;
-        let read = self.call(keys::read(&self.session, object, &PUBLIC_PARTS))?;
-        read.spki()
-            .ok_or_else(|| self.unfit("the token does not show the public key"))
+    /// Where there is no such key that can sign, or more than one.
+    pub fn public_key(&self, label: &str, cka_id: &[u8]) -> Result<Vec<u8>, OpenError> {
+        self.key(label, cka_id).map(|key| key.spki_der)
+    }
+
+    fn key(&self, label: &str, cka_id: &[u8]) -> Result<FoundKey, OpenError> {
+        let probe = |call: &SignCall<'_>| self.module.local.probe(self.facts.slot, &self.session, call);
+        let mut found = self.call(discovery::discover(&self.session, &probe))?;
+        found.retain(|key| key.cka_id == cka_id);
+        if found.len() > 1 {
+            found.retain(|key| key.label == label);
+        }
+        let id = keys::hex(cka_id);
+        match (found.pop(), found.is_empty()) {
+            (None, _) => Err(self.unfit(format!(
+                "no key is called {label} and has CKA_ID {id}; `muhurdar token list` shows those that are there (--label, --id)"
+            ))),
+            (Some(_), false) => Err(self.unfit(format!(
+                "several keys are called {label} and have CKA_ID {id}; give one of them another label (pkcs11-tool or the vendor's tool)"
+            ))),
+            (Some(key), true) => match key.refused {
+                Some(why) => Err(self.unfit(format!("the key {label} cannot sign: {why}"))),
+                None => Ok(key),
+            },
+        }
     }
 
     /// Puts a certificate beside its key.
@@ -180,23 +200,27 @@ impl Token {
             .ok_or_else(|| self.unfit("the token took a key and does not show its public half"))
     }
 
-    /// Signs once, as a key ceremony does for a certificate request: PKCS#1 v1.5, or r‖s.
+    /// Signs once, as a key ceremony does for a certificate request: PKCS#1 v1.5, or r‖s. What does not verify is not released.
     ///
     /// # Errors
-    /// Where there is no such key, or the token refuses.
-    pub fn sign(&self, cka_id: &[u8], input: &SignInput) -> Result<Vec<u8>, OpenError> {
-        let spki = self.public_key(cka_id)?;
-        let kind = KeyKind::of_spki(&spki).ok_or_else(|| self.unfit("the key is of no type that can seal"))?;
-        let handle = self.one(ObjectClass::PRIVATE_KEY, cka_id)?;
+    /// Where there is no such key, or the token refuses, or answers with a signature that is none.
+    pub fn sign(&self, label: &str, cka_id: &[u8], input: &SignInput) -> Result<Vec<u8>, OpenError> {
+        let key = self.key(label, cka_id)?;
+        let kind = KeyKind::of_spki(&key.spki_der).ok_or_else(|| self.unfit("the key is of no type that can seal"))?;
         let mut data = Vec::new();
         let mechanism = probe_call(kind, self.rsa_mechanism, input, &mut data);
         let call = SignCall {
-            handle: keys::handle(handle),
+            handle: key.handle,
             mechanism,
             data: &data,
             length: kind.signature_len(),
         };
-        Ok(self.call(self.module.local.sign(&self.session, &call))?.value)
+        let value = self.call(self.module.local.sign(&self.session, &call))?.value;
+        if table::verifies(kind, &key.spki_der, input, &value) {
+            Ok(value)
+        } else {
+            Err(self.unfit("it gave a signature that does not verify with the public key; nothing was made of it"))
+        }
     }
 
     /// Deletes everything with this CKA_ID: key pair and certificates. Answers how many objects.
@@ -213,24 +237,6 @@ impl Token {
             self.call(self.session.destroy_object(*object).map_err(|e| ckr(&e)))?;
         }
         Ok(objects.len())
-    }
-
-    fn one(&self, class: ObjectClass, cka_id: &[u8]) -> Result<ObjectHandle, OpenError> {
-        let template = [
-            Attribute::Class(class),
-            Attribute::Token(true),
-            Attribute::Id(cka_id.to_vec()),
-        ];
-        let found = self.call(self.session.find_objects(&template).map_err(|e| ckr(&e)))?;
-        match found.as_slice() {
-            [one] => Ok(*one),
-            [] => Err(self.unfit(format!("no {class} with CKA_ID {}", keys::hex(cka_id)))),
-            many => Err(self.unfit(format!(
-                "{} objects ({class}) with CKA_ID {}",
-                many.len(),
-                keys::hex(cka_id)
-            ))),
-        }
     }
 
     fn must_be_free(&self, cka_id: &[u8]) -> Result<(), OpenError> {

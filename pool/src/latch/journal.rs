@@ -148,6 +148,11 @@ impl Journal {
     }
 
     /// Whether an operator may mean it by this name.
+    /// Whether a line of it cannot be read.
+    pub(super) fn is_damaged(&self) -> bool {
+        self.damaged
+    }
+
     pub(super) fn knows(&self, token: &str) -> bool {
         self.lines.iter().any(|line| line.token == token)
     }

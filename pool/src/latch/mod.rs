@@ -76,8 +76,13 @@ impl Latches {
             was |= gone(by_name(dir, token))?;
             gone(by_name(dir, token).with_extension("pin-allowed"))?;
         }
+        let mut unreadable = None;
         for place in hold::places(self.dir.as_deref())? {
-            if !place.journal()?.knows(token) {
+            let journal = place.journal()?;
+            if journal.is_damaged() {
+                unreadable = place.standing();
+            }
+            if !journal.knows(token) {
                 continue;
             }
             let mut held = place.hold(PATIENCE).map_err(NotHeld::into_io)?;
@@ -86,7 +91,11 @@ impl Latches {
                 was = true;
             }
         }
-        Ok(was)
+        match unreadable {
+            // Of which token it is, only its name still says.
+            Some(why) if !was => Err(io::Error::other(why)),
+            _ => Ok(was),
+        }
     }
 
     /// Every latch that stands, for people: which token, by which names, and why.

@@ -55,7 +55,7 @@ impl Csr {
         }
         let id = cka_id(self.id.as_deref(), &self.label)?;
         let token = self.which.log_in()?;
-        let spki = token.public_key(&id).map_err(|e| token_failure(&e))?;
+        let spki = token.public_key(&self.label, &id).map_err(|e| token_failure(&e))?;
         let public = SubjectPublicKeyInfo::from_der(&spki).map_err(defect)?;
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
@@ -68,7 +68,12 @@ impl Csr {
                 .distinguished_name
                 .push(kind, DnValue::Utf8String(value.to_owned()));
         }
-        let key = TokenKey { token, id, public };
+        let key = TokenKey {
+            token,
+            label: self.label.clone(),
+            id,
+            public,
+        };
         let pem = params.serialize_request(&key).map_err(defect)?.pem().map_err(defect)?;
         match &self.out {
             Some(path) => output::write(path, pem.as_bytes()),
@@ -87,6 +92,7 @@ fn defect(error: impl std::fmt::Display) -> Failure {
 /// A key on the token, as rcgen wants to use one.
 struct TokenKey {
     token: Token,
+    label: String,
     id: Vec<u8>,
     public: SubjectPublicKeyInfo,
 }
@@ -113,7 +119,7 @@ impl SigningKey for TokenKey {
         };
         let value = self
             .token
-            .sign(&self.id, &SignInput::message(hash, message.to_vec()))
+            .sign(&self.label, &self.id, &SignInput::message(hash, message.to_vec()))
             .map_err(|error| {
                 eprintln!("muhurdar: {error}");
                 rcgen::Error::RemoteKeyError

@@ -243,11 +243,12 @@ impl Keygen {
         token
             .generate(self.key.generate(), &self.label, &id)
             .map_err(|e| token_failure(&e))?;
+        let own_id = self.id.as_ref().map_or_else(String::new, |id| format!(" --id {id}"));
         println!(
-            "made {} on token {}; next: muhurdar token csr --label {}",
-            self.label,
+            "made {label} on token {}; next: muhurdar token csr --config {} --label {label}{own_id} --taxpayer VKN --title TITLE --out FILE",
             token.facts().label,
-            self.label
+            self.which.config.display(),
+            label = self.label,
         );
         self.which.announce()
     }
