@@ -75,7 +75,7 @@ fn cell(way: &str, (deed, rule): (&str, &str)) {
     let (code, expected) = match deed {
         "kill" => (kill(&office, first, before + 1, "KILL"), None),
         // A command waits for the call as long as somebody waits for the command.
-        "hang" if matches!(way, "command" | "check" | "harness") => (kill(&office, first, before + 1, "INT"), None),
+        "hang" if matches!(way, "command" | "check" | "harness") => (kill(&office, first, before + 1, "TERM"), None),
         "crash" if way != "isolated" => (end(first), None),
         _ => (end(first), Some(i32::from(LATCHED))),
     };

@@ -199,7 +199,7 @@ fn cell(appliance: &Prepared, at: usize, way: usize, (deed, rule): (&str, &str))
             office.kill(name, rule, "KILL");
         }
         // The service gives the call up; a command waits as long as somebody waits for the command.
-        "hang" if name != "serve" && !name.starts_with("check") => office.kill(name, rule, "INT"),
+        "hang" if name != "serve" && !name.starts_with("check") => office.kill(name, rule, "TERM"),
         _ => {
             let output = office.run(name, rule);
             let expected = (deed != "crash").then_some(code);
