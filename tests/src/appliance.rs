@@ -308,8 +308,15 @@ impl Appliance {
     /// # Panics
     /// Where it does not obey.
     pub fn twin(&self, command: &str) -> String {
-        muhurdar_faulty_token::send(&self.dir.join("twin.sock"), command)
-            .unwrap_or_else(|e| panic!("{command:?} to the twin: {e}"))
+        // A child that has just crashed is replaced by one that listens again.
+        let end = Instant::now() + Duration::from_secs(5);
+        loop {
+            match muhurdar_faulty_token::send(&self.dir.join("twin.sock"), command) {
+                Ok(said) => return said,
+                Err(error) => assert!(Instant::now() < end, "{command:?} to the twin: {error}"),
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// Signatures that its HSM was asked for so far.
