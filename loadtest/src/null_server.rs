@@ -22,9 +22,10 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use muhurdar_proto::seal::v1::{
-    GetSealRequest, GetSealResponse, ListSealsRequest, ListSealsResponse, SealBatchRequest, SealBatchResponse,
-    SealBatchResult, SealDigestRequest, SealDigestResponse, SealLargeRequest, SealLargeResponse, SealRequest,
-    SealResponse, SealStreamRequest, SealStreamResponse, seal_batch_result, seal_response,
+    GetSealRequest, GetSealResponse, GetServerInfoRequest, GetServerInfoResponse, ListSealsRequest, ListSealsResponse,
+    SealBatchRequest, SealBatchResponse, SealBatchResult, SealLargeRequest, SealLargeResponse, SealRequest,
+    SealResponse, SealStreamRequest, SealStreamResponse, SignDigestRequest, SignDigestResponse, seal_batch_result,
+    seal_response,
     seal_service_server::{SealService, SealServiceServer},
     seal_stream_response,
 };
@@ -82,8 +83,8 @@ impl Behaviour {
             ));
         }
         Ok(SealResponse {
-            result: Some(seal_response::Result::SealedDocument(request.document)),
-            ..SealResponse::default()
+            answer: Some(seal_response::Answer::SealedDocument(request.document)),
+            result: None,
         })
     }
 }
@@ -149,7 +150,7 @@ impl SealService for Null {
         }))
     }
 
-    async fn seal_digest(&self, _: Request<SealDigestRequest>) -> Result<Response<SealDigestResponse>, Status> {
+    async fn sign_digest(&self, _: Request<SignDigestRequest>) -> Result<Response<SignDigestResponse>, Status> {
         Err(Status::unimplemented("the null server signs nothing"))
     }
 
@@ -159,6 +160,13 @@ impl SealService for Null {
 
     async fn get_seal(&self, _: Request<GetSealRequest>) -> Result<Response<GetSealResponse>, Status> {
         Err(Status::not_found("the null server has no seals"))
+    }
+
+    async fn get_server_info(
+        &self,
+        _: Request<GetServerInfoRequest>,
+    ) -> Result<Response<GetServerInfoResponse>, Status> {
+        Ok(Response::new(GetServerInfoResponse::default()))
     }
 }
 

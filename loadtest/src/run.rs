@@ -388,7 +388,7 @@ fn workload(setup: &Setup, driven: &Driven) -> report::Workload {
         mode: setup.mode.name().to_owned(),
         answer: match (setup.mode, setup.answer) {
             (Mode::HashOnly, _) => "signature_value",
-            (_, muhurdar_proto::seal::v1::Answer::SignatureOnly) => "signature_only",
+            (_, muhurdar_proto::seal::v1::AnswerKind::Patch) => "signature_only",
             _ => "sealed_document",
         }
         .to_owned(),

@@ -126,9 +126,9 @@ fn run(files: &[&PathBuf]) -> io::Result<bool> {
 
 /// The sealed document of an answer, put together where only the seal came.
 fn sealed(sample: &Sample) -> Result<Vec<u8>, String> {
-    match &sample.answer.as_ref().map_err(Clone::clone)?.result {
-        Some(seal_response::Result::SealedDocument(document)) => Ok(document.to_vec()),
-        Some(seal_response::Result::Seal(seal)) => {
+    match &sample.answer.as_ref().map_err(Clone::clone)?.answer {
+        Some(seal_response::Answer::SealedDocument(document)) => Ok(document.to_vec()),
+        Some(seal_response::Answer::Patch(seal)) => {
             let input = sample.document.to_vec();
             let offset = usize::try_from(seal.offset).ok();
             let end = offset.and_then(|offset| offset.checked_add(usize::try_from(seal.length).ok()?));
@@ -173,6 +173,9 @@ fn inspect(sample: &Sample, sealed: &[u8], taxpayers: &[Taxpayer]) -> Result<(),
             sample.document.taxpayer()
         ));
     }
+    let Some(answer) = &answer.result else {
+        return Ok(());
+    };
     let value = &answer.signature_value;
     if !value.is_empty() && only(text, "SignatureValue")? != **value {
         return Err("signature_value of the answer is not the one in the document".to_owned());

@@ -6,7 +6,11 @@
 //! certificate counts only where its public key is the token's key; an encryption certificate (`…ENCR0`) never seals, even
 //! where it is all there is.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::Path,
+    sync::Arc,
+};
 
 use jiff::Timestamp;
 use muhurdar_pool::{Key, KeyId};
@@ -14,7 +18,8 @@ use muhurdar_xades::Certificate;
 
 use crate::{
     credentials::{self, CredentialError},
-    refusal::Refusal,
+    outside::Outside,
+    refusal::{Refusal, SealId},
 };
 
 /// A taxpayer's seal.
@@ -29,26 +34,35 @@ pub struct Seal {
 }
 
 impl Seal {
+    /// Which certificate it is.
+    #[must_use]
+    pub fn id(&self) -> SealId {
+        self.certificate.sha256()
+    }
+
     /// Whether it may seal at this time.
     ///
     /// # Errors
     /// CERTIFICATE_UNUSABLE, with the date or the property that stands in the way.
     pub fn usable(&self, at: Timestamp) -> Result<(), Refusal> {
-        self.certificate.fit_for_sealing(at).map_err(|unfit| {
-            Refusal::CertificateUnusable(format!(
-                "the certificate {} of taxpayer {} cannot seal: {unfit}",
-                self.certificate.serial_decimal(),
-                self.taxpayer
-            ))
-        })
+        let unusable = |problem: String| Refusal::CertificateUnusable {
+            taxpayer: Outside::new(&self.taxpayer),
+            serial: self.certificate.serial_decimal().to_owned(),
+            id: self.id(),
+            problem,
+        };
+        self.certificate
+            .fit_for_sealing(at)
+            .map_err(|unfit| unusable(unfit.to_string()))
     }
 }
 
 /// All seals, by taxpayer.
 #[derive(Debug, Default)]
 pub struct Seals {
-    /// Never an empty list.
+    /// Never an empty list, each by ids, ascending.
     by_taxpayer: BTreeMap<Arc<str>, Vec<Arc<Seal>>>,
+    by_id: HashMap<SealId, Arc<Seal>>,
 }
 
 /// What is said of a seal when it comes and goes: whose, and which certificate, by its serial number.
@@ -76,6 +90,9 @@ impl Seals {
                 seals.add(key, certificate);
             }
         }
+        for list in seals.by_taxpayer.values_mut() {
+            list.sort_by_key(|seal| seal.id());
+        }
         seals
     }
 
@@ -83,15 +100,29 @@ impl Seals {
         let Some(taxpayer) = certificate.taxpayer().map(Arc::<str>::from) else {
             return;
         };
-        let list = self.by_taxpayer.entry(Arc::clone(&taxpayer)).or_default();
         // On two tokens, or on a token and in the folder.
-        if !list.iter().any(|held| held.certificate.der() == certificate.der()) {
-            list.push(Arc::new(Seal {
-                key: key.id,
-                certificate,
-                taxpayer,
-            }));
+        if self.by_id.contains_key(&certificate.sha256()) {
+            return;
         }
+        let seal = Arc::new(Seal {
+            key: key.id,
+            certificate,
+            taxpayer: Arc::clone(&taxpayer),
+        });
+        self.by_id.insert(seal.id(), Arc::clone(&seal));
+        self.by_taxpayer.entry(taxpayer).or_default().push(seal);
+    }
+
+    /// The seal with this certificate, whosever it is.
+    #[must_use]
+    pub fn with_id(&self, id: &SealId) -> Option<&Arc<Seal>> {
+        self.by_id.get(id)
+    }
+
+    /// The seal of a taxpayer with this certificate.
+    #[must_use]
+    pub fn named(&self, taxpayer: &str, id: &SealId) -> Option<&Arc<Seal>> {
+        self.with_id(id).filter(|seal| &*seal.taxpayer == taxpayer)
     }
 
     /// The seal of a taxpayer at an instant: of those that are usable then the one issued last; where none is, the one whose
@@ -112,12 +143,14 @@ impl Seals {
         self.by_taxpayer.values().filter_map(move |list| choose(list, now))
     }
 
-    /// Those of the taxpayers after this one, ascending.
-    pub fn after<'a>(&'a self, taxpayer: &str, now: Timestamp) -> impl Iterator<Item = &'a Arc<Seal>> {
-        use std::ops::Bound::{Excluded, Unbounded};
+    /// All, by taxpayer and id, ascending, after this one; from the beginning where there is none.
+    pub fn after<'a>(&'a self, last: Option<(&'a str, SealId)>) -> impl Iterator<Item = &'a Arc<Seal>> {
+        use std::ops::Bound::{Included, Unbounded};
+        let first = last.map_or("", |(taxpayer, _)| taxpayer);
         self.by_taxpayer
-            .range::<str, _>((Excluded(taxpayer), Unbounded))
-            .filter_map(move |(_, list)| choose(list, now))
+            .range::<str, _>((Included(first), Unbounded))
+            .flat_map(|(_, list)| list)
+            .filter(move |seal| last.is_none_or(|last| (&*seal.taxpayer, seal.id()) > last))
     }
 
     /// Until when a taxpayer can seal without anything new, seen from an instant: the end of its seal, or of the successors that

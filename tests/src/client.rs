@@ -2,7 +2,9 @@
 
 use std::{fs, path::Path, time::Duration};
 
-use muhurdar_proto::seal::v1::{SealRequest, seal_service_client::SealServiceClient};
+use muhurdar_proto::seal::v1::{
+    GetSealRequest, SealInfo, SealRequest, get_seal_request, seal_service_client::SealServiceClient,
+};
 use tonic::{
     Code, Status,
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Error, Identity},
@@ -68,6 +70,16 @@ impl Branch {
             .max_encoding_message_size(MAX_MESSAGE)
     }
 
+    /// The seal that a taxpayer's documents are sealed with now.
+    ///
+    /// # Panics
+    /// Where it has none.
+    pub async fn seal_of(client: &mut SealServiceClient<Channel>, taxpayer: &str) -> SealInfo {
+        let seal = get_seal_request::Seal::Taxpayer(taxpayer.to_owned());
+        let answer = client.get_seal(GetSealRequest { seal: Some(seal) }).await;
+        answer.expect("a seal").into_inner().seal.expect("a seal")
+    }
+
     /// What is asked for when nothing in particular is.
     #[must_use]
     pub fn request(taxpayer: &str, document: impl Into<Vec<u8>>) -> SealRequest {
@@ -100,7 +112,13 @@ impl Refused {
     /// A number in the metadata of `ErrorInfo`, such as `line`.
     #[must_use]
     pub fn number(&self, name: &str) -> Option<u64> {
-        self.details.error_info()?.metadata.get(name)?.parse().ok()
+        self.metadata(name)?.parse().ok()
+    }
+
+    /// What the metadata of `ErrorInfo` says.
+    #[must_use]
+    pub fn metadata(&self, name: &str) -> Option<&str> {
+        self.details.error_info()?.metadata.get(name).map(String::as_str)
     }
 
     /// The description in `BadRequest`.

@@ -76,7 +76,7 @@ async fn a_body_that_is_no_message_is_refused_and_its_connection_goes_on() {
         ),
     ];
     let mut refused = Vec::new();
-    for method in [SEAL, "SealStream", "SealBatch", "SealDigest", "SealLarge"] {
+    for method in [SEAL, "SealStream", "SealBatch", "SignDigest", "SealLarge"] {
         for (what, body) in &cases {
             let code = call(&connection, method, stream::once(Bytes::from(body.clone()))).await;
             // A stream that ends before its first item has asked for nothing.
@@ -95,7 +95,7 @@ async fn a_body_that_is_no_message_is_refused_and_its_connection_goes_on() {
 
 #[tokio::test]
 async fn a_message_of_a_gibibyte_is_refused_by_its_prefix() {
-    for method in [SEAL, "SealStream", "SealBatch", "SealDigest", "SealLarge"] {
+    for method in [SEAL, "SealStream", "SealBatch", "SignDigest", "SealLarge"] {
         let suffered = Suffered::from_here(appliance()).await;
         let connection = connect().await;
         let sent = Arc::new(AtomicUsize::new(0));

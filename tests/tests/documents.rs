@@ -11,7 +11,7 @@ use std::{
     sync::OnceLock,
 };
 
-use muhurdar_proto::seal::v1::{Answer, SealRequest, seal_response::Result as Body};
+use muhurdar_proto::seal::v1::{AnswerKind, SealOptions, SealRequest, seal_response::Answer as Body};
 use muhurdar_tests::{
     Appliance, Branch, Builder, Output, Python, files, invalid, muhurdar, refused, sealer_of, shared, xmlsec1,
 };
@@ -92,7 +92,7 @@ async fn seal_all(given: Vec<PathBuf>, out: &Path) -> Vec<Sealed> {
             .seal(request)
             .await
             .unwrap_or_else(|s| panic!("{}: {:?}", file.display(), refused(&s)));
-        let Some(Body::SealedDocument(sealed)) = answer.into_inner().result else {
+        let Some(Body::SealedDocument(sealed)) = answer.into_inner().answer else {
             panic!("no document")
         };
         let to = out.join(file.file_name().unwrap());
@@ -319,11 +319,14 @@ async fn nothing_outside_the_seals_own_place_changes() {
     for file in samples().into_iter().chain(ubl_documents().into_iter().flatten()) {
         let document = fs::read(&file).unwrap();
         let request = SealRequest {
-            answer: Answer::SignatureOnly.into(),
+            options: Some(SealOptions {
+                answer: AnswerKind::Patch.into(),
+                ..SealOptions::default()
+            }),
             ..Branch::request(&sealer(&file, &document), document.clone())
         };
         let answer = client.seal(request).await.unwrap().into_inner();
-        let Some(Body::Seal(seal)) = answer.result else {
+        let Some(Body::Patch(seal)) = answer.answer else {
             panic!("no seal")
         };
         let (start, length) = (
@@ -364,13 +367,14 @@ async fn an_answer_says_of_the_seal_what_stands_in_it() {
             .await
             .unwrap()
             .into_inner();
-        let Some(Body::SealedDocument(sealed)) = answer.result else {
+        let Some(Body::SealedDocument(sealed)) = answer.answer else {
             panic!("no document")
         };
         let to = tempfile::NamedTempFile::new().unwrap();
         fs::write(to.path(), &sealed).unwrap();
 
         let sum = Output::of(Command::new("sha256sum").arg(to.path())).text;
+        let answer = answer.result.unwrap();
         let told: String = answer
             .sealed_document_sha256
             .iter()

@@ -12,9 +12,9 @@ use std::{
 };
 
 use muhurdar_proto::seal::v1::{
-    SealDigestRequest, SealStreamRequest, seal_response::Result as Body, seal_stream_response::Outcome,
+    DigestAlgorithm, SealStreamRequest, SignDigestRequest, seal_response::Answer as Body, seal_stream_response::Outcome,
 };
-use muhurdar_tests::{Appliance, Branch, Builder, RSA, invoice, refused, refused_item, xmlsec1};
+use muhurdar_tests::{Appliance, Branch, Builder, RSA, invoice, refused, xmlsec1};
 use tokio::{sync::mpsc, task::JoinSet, time::sleep};
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -49,7 +49,7 @@ async fn stream(appliance: &Appliance, over: Arc<AtomicBool>, sealed: Arc<Atomic
         while let Some(answer) = answers.message().await.unwrap() {
             match answer.outcome.unwrap() {
                 Outcome::Response(_) => drop(sealed.fetch_add(1, Ordering::Relaxed)),
-                Outcome::Error(error) => panic!("another token could sign: {:?}", refused_item(&error)),
+                other => panic!("another token could sign: {:?}", other),
             }
             assert!(answered.insert(answer.id), "each once");
         }
@@ -144,21 +144,24 @@ async fn callers(appliance: &Appliance, over: &Arc<AtomicBool>, sealed: &Arc<Ato
     for caller in 0_u8..8 {
         let mut client = Branch::of(appliance, "branch-1").connect().await;
         let (over, sealed) = (Arc::clone(over), Arc::clone(sealed));
+        let certificate = Branch::seal_of(&mut client, RSA).await.id;
         tasks.spawn(async move {
             let mut kept = Vec::new();
             while !over.load(Ordering::Relaxed) {
                 let refusal = if caller == 0 {
-                    let request = SealDigestRequest {
+                    let request = SignDigestRequest {
                         taxpayer: RSA.to_owned(),
                         // The only taxpayer has an EC P-384 key.
                         digest: vec![caller; 48].into(),
-                        ..SealDigestRequest::default()
+                        digest_algorithm: DigestAlgorithm::Sha384.into(),
+                        certificate_sha256: certificate.clone(),
+                        ..SignDigestRequest::default()
                     };
-                    client.seal_digest(request).await.err()
+                    client.sign_digest(request).await.err()
                 } else {
                     let asked = client.seal(Branch::request(RSA, invoice(RSA, ""))).await;
                     asked
-                        .map(|answer| match answer.into_inner().result {
+                        .map(|answer| match answer.into_inner().answer {
                             Some(Body::SealedDocument(document)) if kept.len() < 5 => kept.push(document.to_vec()),
                             _ => {}
                         })

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use muhurdar_proto::seal::v1::{Priority, SealRequest, seal_service_client::SealServiceClient};
+use muhurdar_proto::seal::v1::{Priority, SealOptions, SealRequest, seal_service_client::SealServiceClient};
 use muhurdar_tests::{Appliance, Branch, Builder, Flood, RSA, Refused, invoice, refused, turn};
 use tokio::{sync::MutexGuard, task::JoinSet, time::sleep};
 use tonic::{Code, transport::Channel};
@@ -47,7 +47,10 @@ async fn alone() -> (MutexGuard<'static, ()>, &'static Appliance) {
 
 fn request(priority: Priority) -> SealRequest {
     SealRequest {
-        priority: priority.into(),
+        options: Some(SealOptions {
+            priority: priority.into(),
+            ..SealOptions::default()
+        }),
         ..Branch::request(RSA, invoice(RSA, ""))
     }
 }

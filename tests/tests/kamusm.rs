@@ -10,7 +10,7 @@ use std::{
     process::Command,
 };
 
-use muhurdar_proto::seal::v1::{ListSealsRequest, seal_response::Result as Body};
+use muhurdar_proto::seal::v1::{ListSealsRequest, SealState, seal_response::Answer as Body};
 use muhurdar_tests::{Branch, Builder, Output, binary, files, invoice, refused, shared, xmlsec1};
 use tonic::Code;
 
@@ -113,13 +113,16 @@ async fn test_seals_in_force_seal_and_expired_ones_are_refused_with_the_date() {
         .unwrap()
         .into_inner()
         .seals;
-    let said: BTreeMap<_, _> = listed.iter().map(|s| (s.taxpayer.as_str(), s.usable)).collect();
+    let said: BTreeMap<_, _> = listed
+        .iter()
+        .map(|s| (s.taxpayer.as_str(), s.state() == SealState::Usable))
+        .collect();
     assert_eq!(said, expected, "who can seal, by ListSeals and by openssl's calendar");
 
     for (taxpayer, in_force) in expected {
         let answer = client.seal(Branch::request(taxpayer, invoice(taxpayer, ""))).await;
         if in_force {
-            let Some(Body::SealedDocument(sealed)) = answer.unwrap().into_inner().result else {
+            let Some(Body::SealedDocument(sealed)) = answer.unwrap().into_inner().answer else {
                 panic!("no document")
             };
             let to = scratch.path().join("sealed.xml");

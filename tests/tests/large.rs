@@ -12,8 +12,8 @@ use std::{
 
 use bytes::Bytes;
 use muhurdar_proto::seal::v1::{
-    Answer, DocumentType, SealLargeEnd, SealLargeHeader, SealLargeRequest, SealLargeResponse, SealLargeResult,
-    seal_large_request::Part as Ask, seal_large_response::Part, seal_service_client::SealServiceClient,
+    AnswerKind, DocumentType, SealLargeEnd, SealLargeHeader, SealLargeRequest, SealLargeResponse, SealLargeResult,
+    SealOptions, seal_large_request::Part as Ask, seal_large_response::Part, seal_service_client::SealServiceClient,
 };
 use muhurdar_tests::{Appliance, Branch, Builder, RSA, Refused, invoice, muhurdar, refused, turn, xmlsec1};
 use tokio::sync::mpsc;
@@ -169,7 +169,10 @@ async fn a_ledger_of_200_mb_is_sealed_in_a_few_tens_of_megabytes() {
     assert_eq!(read_bytes, end.size);
     assert!(end.size > bytes as u64 + 2000 && end.size < bytes as u64 + 20_000);
     assert!(last.ends_with(b"</ds:Signature></edefter:defter>\n") || last.ends_with(TAIL.as_bytes()));
-    assert_eq!(result.receipt.unwrap().document_type(), DocumentType::EdefterLedger);
+    assert_eq!(
+        result.result.unwrap().receipt.unwrap().document_type(),
+        DocumentType::EdefterLedger
+    );
     let grown = peak() - before;
     println!(
         "{} MB sealed; the peak of the service's memory grew by {} KiB to {} MiB",
@@ -201,20 +204,23 @@ async fn what_comes_back_verifies_whole_or_in_parts_wherever_the_seal_stands() {
     let folder = tempfile::tempdir().unwrap();
     for (name, document) in documents {
         let (sealed, result, end) = seal(header(), &document).await.unwrap();
-        assert!(result.seal.is_none());
+        assert!(result.patch.is_none());
         let file = folder.path().join(name);
         fs::write(&file, &sealed).unwrap();
         assert_eq!(sha256(&file), hex(&end.sealed_document_sha256), "{name}");
         xmlsec1(&file).unwrap_or_else(|said| panic!("{name}: {said}"));
 
         let only = SealLargeHeader {
-            answer: Answer::SignatureOnly.into(),
-            size: document.len() as u64,
+            options: Some(SealOptions {
+                answer: AnswerKind::Patch.into(),
+                ..SealOptions::default()
+            }),
+            size: Some(document.len() as u64),
             ..header()
         };
         let (nothing, result, end) = seal(only, &document).await.unwrap();
         assert!(nothing.is_empty());
-        let seal = result.seal.unwrap();
+        let seal = result.patch.unwrap();
         let (offset, length) = (
             usize::try_from(seal.offset).unwrap(),
             usize::try_from(seal.length).unwrap(),
@@ -255,7 +261,10 @@ async fn a_large_document_is_refused_as_a_small_one_is() {
     };
     is(seal(unknown, &good).await.unwrap_err(), Code::NotFound, "SEAL_UNKNOWN");
     let expected = SealLargeHeader {
-        document_type: DocumentType::Invoice.into(),
+        options: Some(SealOptions {
+            document_type: DocumentType::Invoice.into(),
+            ..SealOptions::default()
+        }),
         ..header()
     };
     is(
@@ -264,7 +273,7 @@ async fn a_large_document_is_refused_as_a_small_one_is() {
         "DOCUMENT_TYPE",
     );
     let declared = SealLargeHeader {
-        size: 300 << 20,
+        size: Some(300 << 20),
         ..header()
     };
     is(

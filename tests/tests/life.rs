@@ -13,7 +13,7 @@ use hyper::body::Incoming;
 use muhurdar_proto::seal::v1::{
     SealBatchRequest, SealBatchResponse, SealLargeHeader, SealLargeRequest, SealLargeResponse, SealRequest,
     SealResponse, SealStreamRequest, SealStreamResponse, seal_large_request::Part as Ask, seal_large_response::Part,
-    seal_response::Result as Body, seal_stream_response::Outcome,
+    seal_response::Answer as Body, seal_stream_response::Outcome,
 };
 use muhurdar_tests::{
     Appliance, Branch, Builder, EC, RSA,
@@ -63,9 +63,9 @@ async fn five_hundred_seals_of_eight_callers_all_verify() {
             while let Some(answer) = answers.message().await.unwrap() {
                 let response = match answer.outcome.unwrap() {
                     Outcome::Response(response) => response,
-                    Outcome::Error(error) => panic!("{:?}", refused_item(&error)),
+                    other => panic!("{other:?}"),
                 };
-                let Some(Body::SealedDocument(sealed)) = response.result else {
+                let Some(Body::SealedDocument(sealed)) = response.answer else {
                     panic!("no document")
                 };
                 // Its own answer, and not another's.
@@ -127,9 +127,13 @@ async fn a_stream_at_sigterm(after: usize) {
             .unwrap();
     }
     let mut answered = HashSet::new();
-    let mut ended = None;
+    let (mut ended, mut notices) = (None, 0);
     loop {
         match answers.message().await {
+            Ok(Some(answer)) if matches!(answer.outcome, Some(Outcome::Draining(_))) => {
+                assert!(answer.id.is_empty(), "it is no item's");
+                notices += 1;
+            }
             Ok(Some(answer)) => {
                 // One that was read just as the door closed is refused, by itself.
                 if let Some(Outcome::Error(error)) = &answer.outcome {
@@ -160,6 +164,7 @@ async fn a_stream_at_sigterm(after: usize) {
         (Code::Unavailable, "DRAINING"),
         "{refused:?}"
     );
+    assert_eq!(notices, 1, "it was said before");
     assert!((after..ITEMS).contains(&answered.len()), "{} answered", answered.len());
     // Answered are the first ones that were read, without a gap: nothing admitted was lost.
     let last = answered.iter().map(|id| id.parse::<usize>().unwrap()).max().unwrap();

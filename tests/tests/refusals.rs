@@ -5,8 +5,9 @@
 use std::{fs, sync::OnceLock, time::Duration};
 
 use muhurdar_proto::seal::v1::{
-    DocumentType, GetSealRequest, ListSealsRequest, SealBatchRequest, SealRequest, SealStreamRequest,
-    seal_batch_result::Outcome as BatchOutcome, seal_response::Result as Body, seal_stream_response::Outcome,
+    DocumentType, GetSealRequest, ListSealsRequest, SealBatchRequest, SealOptions, SealRequest, SealState,
+    SealStreamRequest, get_seal_request, seal_batch_result::Outcome as BatchOutcome, seal_response::Answer as Body,
+    seal_stream_response::Outcome,
 };
 use muhurdar_tests::{
     Appliance, Branch, Builder, EC, RSA, Refused, certify, files, invoice, refused, refused_item, shared,
@@ -146,13 +147,19 @@ async fn a_root_that_no_law_knows_is_refused() {
 #[tokio::test]
 async fn a_root_other_than_the_request_said_is_refused() {
     let request = SealRequest {
-        document_type: DocumentType::CreditNote.into(),
+        options: Some(SealOptions {
+            document_type: DocumentType::CreditNote.into(),
+            ..SealOptions::default()
+        }),
         ..Branch::request(RSA, invoice(RSA, ""))
     };
     is(&refusal_of(request).await, Code::InvalidArgument, "DOCUMENT_TYPE");
     let mut client = Branch::of(appliance(), "branch-1").connect().await;
     let request = SealRequest {
-        document_type: DocumentType::Invoice.into(),
+        options: Some(SealOptions {
+            document_type: DocumentType::Invoice.into(),
+            ..SealOptions::default()
+        }),
         ..Branch::request(RSA, invoice(RSA, ""))
     };
     client.seal(request).await.expect("what it said is what it is");
@@ -183,7 +190,7 @@ async fn a_sealed_document_is_not_sealed_again() {
         .await
         .unwrap()
         .into_inner();
-    let Some(Body::SealedDocument(sealed)) = answer.result else {
+    let Some(Body::SealedDocument(sealed)) = answer.answer else {
         panic!("no document")
     };
     is(
@@ -262,7 +269,7 @@ async fn a_taxpayer_without_a_seal_is_unknown() {
     let mut client = Branch::of(appliance(), "branch-1").connect().await;
     let status = client
         .get_seal(GetSealRequest {
-            taxpayer: "1234567890".to_owned(),
+            seal: Some(get_seal_request::Seal::Taxpayer("1234567890".to_owned())),
         })
         .await
         .unwrap_err();
@@ -329,7 +336,10 @@ async fn a_client_uses_the_calls_and_seals_it_was_given() {
         .unwrap()
         .into_inner();
     assert_eq!(listed.seals.len(), 3);
-    assert!(listed.seals.iter().all(|s| s.usable), "{listed:?}");
+    assert!(
+        listed.seals.iter().all(|s| s.state() == SealState::Usable && s.chosen),
+        "{listed:?}"
+    );
 
     let mut branch = Branch::of(appliance(), "branch-2").connect().await;
     branch
@@ -349,7 +359,7 @@ async fn a_client_uses_the_calls_and_seals_it_was_given() {
     );
     let status = branch
         .get_seal(GetSealRequest {
-            taxpayer: RSA.to_owned(),
+            seal: Some(get_seal_request::Seal::Taxpayer(RSA.to_owned())),
         })
         .await
         .unwrap_err();
@@ -362,9 +372,14 @@ async fn a_client_has_only_those_documents_sealed_that_it_may() {
     let status = waybills.seal(Branch::request(RSA, invoice(RSA, ""))).await.unwrap_err();
     let refused = refused(&status);
     is(&refused, Code::PermissionDenied, "ACCESS");
-    assert!(status.message().contains("documents"), "{status:?}");
+    assert!(status.message().contains("Invoice"), "{status:?}");
     let log = appliance().log();
-    let audited = |line: &str| line.contains("muhurdar::audit") && line.contains("denied") && line.contains("waybills");
+    let audited = |line: &str| {
+        line.contains("muhurdar::audit")
+            && line.contains("denied")
+            && line.contains("waybills")
+            && line.contains("`documents`")
+    };
     assert!(log.lines().any(audited), "a denial is for the auditor too");
     let sample = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/samples/eirsaliye.xml");
     let waybill = fs::read(sample).unwrap();
@@ -431,6 +446,7 @@ async fn an_error_of_a_stream_stays_with_its_item() {
         let said = match answer.outcome.unwrap() {
             Outcome::Response(_) => "sealed".to_owned(),
             Outcome::Error(error) => refused_item(&error).reason,
+            Outcome::Draining(_) => panic!("it goes on"),
         };
         assert_eq!(outcomes.insert(answer.id, said), None, "each item is answered once");
     }

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use muhurdar_proto::seal::v1::Priority;
+use muhurdar_proto::seal::v1::{Priority, SealOptions};
 use muhurdar_tests::{Appliance, Branch, Browser, Builder, EC, Flood, RSA, invoice, skipped};
 use serde_json::Value;
 use tokio::time::sleep;
@@ -46,7 +46,10 @@ fn caller(appliance: &Appliance, name: &str, priority: Priority, pause: Duration
                 _ => invoice([RSA, EC][usize::from(n % 8 == 0)], &format!("<cbc:Note>{n}</cbc:Note>")),
             };
             let mut request = Branch::request([RSA, EC][usize::from(n % 8 == 0)], document);
-            request.priority = priority.into();
+            request.options = Some(SealOptions {
+                priority: priority.into(),
+                ..SealOptions::default()
+            });
             if client.seal(request).await.is_err() && n % 40 != 39 {
                 sleep(Duration::from_millis(200)).await;
             }
@@ -70,7 +73,10 @@ async fn people_see_the_service_work_and_fail_and_recover_and_are_told_when_they
     assert_eq!(browser.ask("document.getElementById('rate').textContent"), "0a second");
 
     let mut bulk = Branch::request(RSA, invoice(RSA, ""));
-    bulk.priority = Priority::Bulk.into();
+    bulk.options = Some(SealOptions {
+        priority: Priority::Bulk.into(),
+        ..SealOptions::default()
+    });
     let flood = Flood::of(&appliance, "branch-1", bulk, 40).await;
     let callers = [
         caller(&appliance, "branch-1", Priority::Interactive, Duration::from_millis(25)),
@@ -133,7 +139,10 @@ async fn pictures_for_the_documentation() {
         return skipped("chromium is not installed (apt-get install chromium)");
     };
     let mut bulk = Branch::request(RSA, invoice(RSA, ""));
-    bulk.priority = Priority::Bulk.into();
+    bulk.options = Some(SealOptions {
+        priority: Priority::Bulk.into(),
+        ..SealOptions::default()
+    });
     let flood = Flood::of(&appliance, "branch-1", bulk, 30).await;
     let callers = [
         caller(&appliance, "branch-1", Priority::Interactive, Duration::from_millis(25)),

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use muhurdar_proto::seal::v1::{SealStreamRequest, seal_response::Result as Body};
+use muhurdar_proto::seal::v1::{SealStreamRequest, seal_response::Answer as Body};
 use muhurdar_tests::{Appliance, Branch, Builder, RSA, invoice, own_address};
 use opentelemetry_proto::tonic::{
     collector::trace::v1::{
@@ -111,8 +111,8 @@ async fn a_collector_gets_each_document_with_its_steps_under_the_callers_span_an
     let parent = format!("00-{TRACE}-{PARENT}-01");
     request.metadata_mut().insert("traceparent", parent.parse().unwrap());
     let answer = client.seal(request).await.unwrap().into_inner();
-    let receipt = answer.receipt.unwrap();
-    assert!(matches!(answer.result, Some(Body::SealedDocument(_))));
+    let receipt = answer.result.unwrap().receipt.unwrap();
+    assert!(matches!(answer.answer, Some(Body::SealedDocument(_))));
     // Its caller does not want this one.
     let mut unwanted = Request::new(Branch::request(RSA, document()));
     let parent = format!("00-{}-{PARENT}-00", TRACE.replace('0', "1"));
@@ -272,7 +272,7 @@ async fn a_slow_request_is_a_line_that_tells_where_its_time_went_and_a_quick_one
     client.seal(Branch::request(RSA, document.clone())).await.unwrap();
     appliance.token("latency 800000");
     let answer = client.seal(Branch::request(RSA, document)).await.unwrap().into_inner();
-    let receipt = answer.receipt.unwrap();
+    let receipt = answer.result.unwrap().receipt.unwrap();
 
     let log = appliance.log();
     let lines: Vec<serde_json::Value> = log

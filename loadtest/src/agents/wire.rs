@@ -3,7 +3,7 @@
 use std::{io, path::Path, sync::Arc, time::Duration};
 
 use clap::ValueEnum as _;
-use muhurdar_proto::seal::v1::{Answer, Priority, SealResponse};
+use muhurdar_proto::seal::v1::{AnswerKind, Priority, SealResponse};
 use prost::Message as _;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -250,7 +250,7 @@ impl Work {
                 }),
             },
             mode: Mode::from_str(&self.mode, false)?,
-            answer: Answer::try_from(self.answer).map_err(|e| words(&e))?,
+            answer: AnswerKind::try_from(self.answer).map_err(|e| words(&e))?,
             connections: self.connections,
             streams: self.streams,
             batch: self.batch,

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use muhurdar_proto::seal::v1::{Answer, Priority};
+use muhurdar_proto::seal::v1::{AnswerKind, Priority};
 
 use super::Exit;
 use crate::{
@@ -61,7 +61,7 @@ pub(super) fn run(args: &Args) -> Result<(), Exit> {
                     given: None,
                 },
                 mode: args.mode,
-                answer: Answer::SealedDocument,
+                answer: AnswerKind::Document,
                 connections: args.connections,
                 streams: 1,
                 batch: 16,

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use futures_util::{Stream, stream};
 use http::uri::PathAndQuery;
 use muhurdar_proto::seal::v1::{
-    SealBatchResponse, SealDigestResponse, SealResponse, SealStreamResponse, seal_batch_result, seal_stream_response,
+    SealBatchResponse, SealResponse, SealStreamResponse, SignDigestResponse, seal_batch_result, seal_stream_response,
 };
 use prost::Message as _;
 use rustls::ClientConfig;
@@ -155,6 +155,8 @@ fn item(worker: &Arc<Worker>, answer: SealStreamResponse) {
     let ticket = id_of(&answer.id).unwrap_or(u64::MAX);
     match answer.outcome {
         Some(seal_stream_response::Outcome::Response(response)) => worker.answered([(ticket, Ok(response))]),
+        // What was read is answered before the stream ends.
+        Some(seal_stream_response::Outcome::Draining(_)) => {}
         Some(seal_stream_response::Outcome::Error(status)) => {
             let reason = reason(&status);
             worker.answered([(ticket, Err(failure(&status, &reason)))]);
@@ -205,7 +207,7 @@ async fn call(worker: Arc<Worker>, mut client: Client, parcel: Parcel) {
             }
         }
         Outgoing::Digest(..) => {
-            let method = path("/muhurdar.seal.v1.SealService/SealDigest");
+            let method = path("/muhurdar.seal.v1.SealService/SignDigest");
             match client.unary(Request::new(message), method, Wire::default()).await {
                 Ok(response) => worker.answered([(tickets[0], Ok(signed(response.into_inner())))]),
                 Err(status) => refused(&worker, &tickets, &status, is_local(&status)),
@@ -222,12 +224,10 @@ async fn call(worker: Arc<Worker>, mut client: Client, parcel: Parcel) {
 }
 
 /// A signature value as an answer without a document: the rest of the seal is put together here.
-fn signed(response: SealDigestResponse) -> SealResponse {
+fn signed(response: SignDigestResponse) -> SealResponse {
     SealResponse {
-        signature_value: response.signature_value,
-        certificate_serial_number: response.certificate_serial_number,
-        receipt: response.receipt,
-        ..SealResponse::default()
+        answer: None,
+        result: response.result,
     }
 }
 

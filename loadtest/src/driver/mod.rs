@@ -21,7 +21,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use muhurdar_proto::seal::v1::{Answer, Priority, SealResponse};
+use muhurdar_proto::seal::v1::{AnswerKind, Priority, SealResponse};
 
 pub use self::connection::ConnectError;
 pub(crate) use self::{conductor::Driver, connection::Connection, crew::Crew, worker::Finished};
@@ -42,7 +42,7 @@ pub enum Mode {
     Unary,
     /// `SealBatch`: a call per batch of documents.
     Batch,
-    /// `SealDigest`: documents are prepared here and stay here, only digests travel.
+    /// `SignDigest`: documents are prepared here and stay here, only digests travel.
     HashOnly,
 }
 
@@ -81,7 +81,7 @@ pub struct Setup {
     /// How it is sent.
     pub mode: Mode,
     /// What is asked for in answer.
-    pub answer: Answer,
+    pub answer: AnswerKind,
     /// Connections per branch and worker.
     pub connections: usize,
     /// Streams per connection in [`Mode::Stream`].

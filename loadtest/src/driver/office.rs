@@ -4,7 +4,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use jiff::Timestamp;
-use muhurdar_proto::seal::v1::{DetachedSeal, SealResponse, seal_response};
+use muhurdar_proto::seal::v1::{SealPatch, SealResponse, seal_response};
 use muhurdar_xades::{Certificate, Limits, Policy, Prepared, Sealing};
 
 use super::DriveError;
@@ -51,17 +51,17 @@ impl Office {
     }
 }
 
-/// The seal that an answer of `SealDigest` completes, as `Seal` would have given it alone; or what is wrong with it.
+/// The seal that an answer of `SignDigest` completes, as `Seal` would have given it alone; or what is wrong with it.
 pub(super) fn completed(prepared: Prepared, answer: SealResponse) -> Result<SealResponse, String> {
     if prepared.wants_countersignature() {
         return Err("a counter-signed document takes two digests, and the harness sends one".to_owned());
     }
     let seal = prepared
-        .finish(&answer.signature_value)
+        .finish(answer.result.as_ref().map_or(&[], |result| &result.signature_value[..]))
         .map_err(|unverified| unverified.to_string())?;
     let range = seal.range();
     Ok(SealResponse {
-        result: Some(seal_response::Result::Seal(DetachedSeal {
+        answer: Some(seal_response::Answer::Patch(SealPatch {
             offset: range.start as u64,
             length: range.len() as u64,
             replacement: seal.replacement().to_vec().into(),

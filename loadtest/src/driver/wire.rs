@@ -6,7 +6,7 @@
 
 use bytes::BufMut;
 use muhurdar_proto::seal::v1::{
-    Answer, Priority, SealBatchResponse, SealDigestRequest, SealDigestResponse, SealResponse, SealStreamResponse,
+    AnswerKind, Priority, SealBatchResponse, SealResponse, SealStreamResponse, SignDigestRequest, SignDigestResponse,
 };
 use prost::{
     Message,
@@ -23,7 +23,7 @@ use crate::generator::Document;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Manner {
     pub(super) priority: Priority,
-    pub(super) answer: Answer,
+    pub(super) answer: AnswerKind,
 }
 
 /// A request on its way out, in the shape of its method.
@@ -35,8 +35,8 @@ pub(super) enum Outgoing {
     Item(u64, Manner, Document),
     /// `SealBatch`.
     Batch(Manner, Vec<Document>),
-    /// `SealDigest`, small enough for prost's own encoding.
-    Digest(Box<SealDigestRequest>),
+    /// `SignDigest`, small enough for prost's own encoding.
+    Digest(Box<SignDigestRequest>),
 }
 
 /// The id of a stream item, as text of a fixed length.
@@ -57,10 +57,13 @@ fn field_len(tag_len: usize, len: usize) -> usize {
     tag_len + encoded_len_varint(len as u64) + len
 }
 
+fn options_len(manner: Manner) -> usize {
+    // All field numbers are below 16, all values below 128: each is a byte.
+    2 * usize::from(manner.priority as i32 != 0) + 2 * usize::from(manner.answer as i32 != 0)
+}
+
 fn request_len(manner: Manner, document: &Document) -> usize {
-    // All field numbers are below 16: every key is one byte.
-    let enums = 2 * usize::from(manner.priority as i32 != 0) + 2 * usize::from(manner.answer as i32 != 0);
-    field_len(1, document.taxpayer().len()) + field_len(1, document.len()) + enums
+    field_len(1, document.taxpayer().len()) + field_len(1, document.len()) + field_len(1, options_len(manner))
 }
 
 fn put_request(manner: Manner, document: &Document, out: &mut impl BufMut) {
@@ -70,7 +73,9 @@ fn put_request(manner: Manner, document: &Document, out: &mut impl BufMut) {
     encode_key(2, WireType::LengthDelimited, out);
     encode_varint(document.len() as u64, out);
     document.write(out);
-    for (tag, value) in [(4, manner.priority as i32), (6, manner.answer as i32)] {
+    encode_key(3, WireType::LengthDelimited, out);
+    encode_varint(options_len(manner) as u64, out);
+    for (tag, value) in [(2, manner.priority as i32), (3, manner.answer as i32)] {
         if value != 0 {
             encode_key(tag, WireType::Varint, out);
             encode_varint(value.unsigned_abs().into(), out);
@@ -129,7 +134,7 @@ pub(super) trait AnswerMessage: Message + Default + Send + 'static {}
 impl AnswerMessage for SealResponse {}
 impl AnswerMessage for SealStreamResponse {}
 impl AnswerMessage for SealBatchResponse {}
-impl AnswerMessage for SealDigestResponse {}
+impl AnswerMessage for SignDigestResponse {}
 
 impl<A: AnswerMessage> Codec for Wire<A> {
     type Encode = Outgoing;
@@ -171,7 +176,7 @@ impl<A: AnswerMessage> Decoder for Wire<A> {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use muhurdar_proto::seal::v1::{SealBatchRequest, SealRequest, SealStreamRequest};
+    use muhurdar_proto::seal::v1::{SealBatchRequest, SealOptions, SealRequest, SealStreamRequest};
 
     use super::*;
     use crate::generator::{Generator, Kind, Taxpayer, TaxpayerMix, Workload};
@@ -197,8 +202,11 @@ mod tests {
         SealRequest {
             taxpayer: document.taxpayer().to_owned(),
             document: Bytes::from(document.to_vec()),
-            priority: manner.priority.into(),
-            answer: manner.answer.into(),
+            options: Some(SealOptions {
+                priority: manner.priority.into(),
+                answer: manner.answer.into(),
+                ..Default::default()
+            }),
             ..Default::default()
         }
     }
@@ -209,11 +217,11 @@ mod tests {
         for manner in [
             Manner {
                 priority: Priority::Unspecified,
-                answer: Answer::Unspecified,
+                answer: AnswerKind::Unspecified,
             },
             Manner {
                 priority: Priority::Bulk,
-                answer: Answer::SignatureOnly,
+                answer: AnswerKind::Patch,
             },
         ] {
             let one = message(manner, &documents[0]);

@@ -3,7 +3,7 @@
 use std::{path::Path, process::Command, sync::Arc};
 
 use bytes::Bytes;
-use muhurdar_proto::seal::v1::{DetachedSeal, SealResponse};
+use muhurdar_proto::seal::v1::{SealPatch, SealResponse, SealResult};
 use rustls_pki_types::pem::PemObject as _;
 
 use super::*;
@@ -92,12 +92,13 @@ impl Sealer {
 }
 
 fn sample(document: &Document, sealed: Vec<u8>) -> Sample {
+    let sha256 = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &sealed);
     let answer = SealResponse {
-        sealed_document_sha256: Bytes::copy_from_slice(
-            aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &sealed).as_ref(),
-        ),
-        result: Some(seal_response::Result::SealedDocument(sealed.into())),
-        ..SealResponse::default()
+        answer: Some(seal_response::Answer::SealedDocument(sealed.into())),
+        result: Some(SealResult {
+            sealed_document_sha256: Bytes::copy_from_slice(sha256.as_ref()),
+            ..SealResult::default()
+        }),
     };
     Sample {
         document: document.clone(),
@@ -148,10 +149,17 @@ fn a_true_seal_on_the_wrong_answer_is_found() {
     };
     expect(sample(&documents[1], good.clone()), "not the document that was sent");
     let mut wrong = sample(&documents[0], good.clone());
-    wrong.answer.as_mut().unwrap().sealed_document_sha256 = Bytes::from_static(&[7; 32]);
+    wrong
+        .answer
+        .as_mut()
+        .unwrap()
+        .result
+        .as_mut()
+        .unwrap()
+        .sealed_document_sha256 = Bytes::from_static(&[7; 32]);
     expect(wrong, "sealed_document_sha256");
     let mut wrong = sample(&documents[0], good.clone());
-    wrong.answer.as_mut().unwrap().signature_value = Bytes::from_static(&[7; 256]);
+    wrong.answer.as_mut().unwrap().result.as_mut().unwrap().signature_value = Bytes::from_static(&[7; 256]);
     expect(wrong, "signature_value");
     let stranger = Taxpayer {
         number: "1234567890".into(),
@@ -176,17 +184,17 @@ fn a_seal_that_came_alone_is_put_into_its_document_and_verified() {
     let (input, sealed) = (document.to_vec(), sealer.seal(&document));
     let offset = input.iter().zip(&sealed).take_while(|(a, b)| a == b).count();
     let replacement = sealed[offset..offset + sealed.len() - input.len()].to_vec();
-    let seal = DetachedSeal {
+    let seal = SealPatch {
         offset: offset as u64,
         length: 0,
         replacement: replacement.into(),
     };
     let mut alone = sample(&document, sealed);
-    alone.answer.as_mut().unwrap().result = Some(seal_response::Result::Seal(seal.clone()));
+    alone.answer.as_mut().unwrap().answer = Some(seal_response::Answer::Patch(seal.clone()));
     let found = verify(&xmlsec1, &[alone], &sealer);
     assert_eq!((found.good, found.wrong), (1, 0), "{:?}", found.examples);
     let mut outside = sample(&document, Vec::new());
-    outside.answer.as_mut().unwrap().result = Some(seal_response::Result::Seal(DetachedSeal {
+    outside.answer.as_mut().unwrap().answer = Some(seal_response::Answer::Patch(SealPatch {
         offset: u64::MAX,
         ..seal
     }));

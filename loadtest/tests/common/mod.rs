@@ -22,7 +22,7 @@ use muhurdar_loadtest::{
     target::{self, Target},
     timeline::Hands,
 };
-use muhurdar_proto::seal::v1::{Answer, Priority};
+use muhurdar_proto::seal::v1::{AnswerKind, Priority};
 
 pub struct Bench {
     pub folder: tempfile::TempDir,
@@ -64,7 +64,7 @@ impl Bench {
                     given: None,
                 },
                 mode,
-                answer: Answer::SealedDocument,
+                answer: AnswerKind::Document,
                 connections: 2,
                 streams: 2,
                 batch: 8,

@@ -10,7 +10,7 @@ use wildmatch::WildMatch;
 
 use super::quota::{Bound, LargeShare, Quota};
 use crate::{
-    config::{Call, Client, Priority, is_pattern},
+    config::{self, Call, Client, Priority, is_pattern},
     outside::Outside,
     refusal::Refusal,
 };
@@ -62,9 +62,10 @@ impl Caller {
             Call::List => "list",
             Call::Digest => "digest",
         };
-        Err(self.denied(&format!(
-            "has no right to \"{right}\"; its `calls` in the configuration name the rights"
-        )))
+        Err(self.denied(
+            &format!("has no right to \"{right}\""),
+            "its `calls` in the configuration name the rights",
+        ))
     }
 
     /// May it have such a document sealed?
@@ -75,10 +76,10 @@ impl Caller {
         if self.documents.as_ref().is_none_or(|these| these.contains(&document)) {
             return Ok(());
         }
-        Err(self.denied(&format!(
-            "may not have a document {} sealed; its `documents` in the configuration name those it may",
-            document.name()
-        )))
+        Err(self.denied(
+            &format!("may not have a document {} sealed", document.name()),
+            "its `documents` in the configuration name those it may",
+        ))
     }
 
     /// May it use this taxpayer's seal?
@@ -89,13 +90,19 @@ impl Caller {
         if self.may_use(taxpayer) {
             return Ok(());
         }
-        Err(self.denied(&format!("may not use the seal of taxpayer {taxpayer}")))
+        Err(self.denied(
+            &format!("may not use the seal of taxpayer {taxpayer}"),
+            "its `taxpayers` in the configuration name those it may",
+        ))
     }
 
-    /// Who was denied what is for the audit log too.
-    fn denied(&self, what: &str) -> Refusal {
-        tracing::warn!(target: "muhurdar::audit", client = %self.name, why = what, "denied");
-        Refusal::Access(format!("client {} {what}", self.name))
+    /// Who was denied what is for the audit log too, and what an operator can do about it for that alone.
+    fn denied(&self, what: &str, advice: &str) -> Refusal {
+        tracing::warn!(target: "muhurdar::audit", client = %self.name, why = what, advice, "denied");
+        Refusal::Access(format!(
+            "client {} {what}; whoever runs the service gives the rights",
+            self.name
+        ))
     }
 
     /// May its documents be so urgent?
@@ -106,10 +113,10 @@ impl Caller {
         if self.priorities.contains(&priority) {
             return Ok(());
         }
-        Err(self.denied(&format!(
-            "may not ask for priority \"{}\"; its `priorities` in the configuration name those it may",
-            priority.name()
-        )))
+        Err(self.denied(
+            &format!("may not ask for priority \"{}\"", priority.name()),
+            "its `priorities` in the configuration name those it may",
+        ))
     }
 
     /// Takes one of its places for large documents, `most` where its quota says nothing.
@@ -118,6 +125,40 @@ impl Caller {
     /// QUOTA where it has as many as it may.
     pub fn take_large(&self, most: usize) -> Result<LargeShare, Refusal> {
         self.quota.take_large(most)
+    }
+
+    /// The kinds of calls that it may make.
+    #[must_use]
+    pub fn rights(&self) -> &[Call] {
+        &self.calls
+    }
+
+    /// How urgent its documents may be.
+    #[must_use]
+    pub fn priorities(&self) -> &[Priority] {
+        &self.priorities
+    }
+
+    /// What it may have sealed; none: everything.
+    #[must_use]
+    pub fn documents(&self) -> Option<&[DocumentType]> {
+        self.documents.as_deref()
+    }
+
+    /// Its own bounds.
+    #[must_use]
+    pub fn limits(&self) -> &config::Quota {
+        self.quota.limits()
+    }
+
+    /// The first so many of whose seals it may use, patterns among them, in their order.
+    #[must_use]
+    pub fn taxpayers(&self, most: usize) -> Vec<String> {
+        let patterns = self.taxpayers.patterns.iter().map(ToString::to_string);
+        let mut all: Vec<_> = self.taxpayers.these.iter().cloned().chain(patterns).collect();
+        all.sort_unstable();
+        all.truncate(most);
+        all
     }
 
     pub(super) fn weight(&self) -> u64 {
@@ -212,7 +253,7 @@ impl Access {
             let shown = Outside::new(names.first().map_or("without a name", String::as_str));
             tracing::warn!(target: "muhurdar::audit", certificate = %shown, why = "no [[client]] has this name", "denied");
             Refusal::Access(format!(
-                "the certificate {shown} belongs to no [[client]] of the configuration"
+                "the certificate {shown} belongs to no client that the service knows; whoever runs it must enter that name"
             ))
         })
     }
@@ -233,8 +274,8 @@ mod tests {
             calls: vec![Call::Seal],
             priorities: vec![Priority::Normal],
             weight: 1,
-            quota: crate::config::Quota::default(),
-            form: crate::config::Form::default(),
+            quota: config::Quota::default(),
+            form: config::Form::default(),
         }])
     }
 

@@ -8,7 +8,7 @@ use std::sync::{
 };
 
 use super::Caller;
-use crate::refusal::{Refusal, SOON};
+use crate::refusal::{Limit, Refusal, SOON};
 
 /// What an open call takes by itself: its task, its headers, the beginnings of its buffers.
 const CALL: u64 = 16 << 10;
@@ -145,14 +145,16 @@ impl Arrival {
 
     fn bounded(&self, all: u64, own: u64) -> Result<(), Refusal> {
         let limit = if own > self.most_of_one {
-            format!(
-                "the {} bytes that calls of one client may hold before their messages are whole",
-                self.most_of_one
+            Limit::new(
+                "in_flight_bytes",
+                self.most_of_one,
+                "bytes that calls of one client may hold before their messages are whole",
             )
         } else if all > self.most {
-            format!(
-                "the {} bytes that calls may hold before their messages are whole",
-                self.most
+            Limit::new(
+                "in_flight_bytes",
+                self.most,
+                "bytes that calls may hold before their messages are whole",
             )
         } else {
             return Ok(());

@@ -14,7 +14,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use super::{Arrivals, Unread};
 use crate::{
     config::Limits,
-    refusal::{Refusal, SOON},
+    refusal::{Limit, Refusal, SOON},
 };
 
 /// Bytes beside the document in a request message.
@@ -105,11 +105,11 @@ impl Gate {
         }
         let most = self.max_documents.load(Ordering::Relaxed);
         if documents >= most {
-            return Err(overloaded(format!("its limit of {most} documents in flight")));
+            return Err(overloaded(Limit::new("in_flight", most as u64, "documents in flight")));
         }
         let most = self.max_bytes.load(Ordering::Relaxed);
         if held.saturating_add(bytes) > most {
-            return Err(overloaded(format!("its limit of {most} bytes in flight")));
+            return Err(overloaded(Limit::new("in_flight_bytes", most, "bytes in flight")));
         }
         Ok(admitted)
     }
@@ -218,7 +218,7 @@ fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX / 2)
 }
 
-fn overloaded(limit: String) -> Refusal {
+fn overloaded(limit: Limit) -> Refusal {
     Refusal::Overloaded {
         limit,
         retry_after: SOON,

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     config::{Limits, Priority},
-    refusal::Refusal,
+    refusal::{Limit, Refusal},
 };
 
 /// Tickets beyond the lanes: as many documents as the lanes sign in this time are digested while others are signed, so that no
@@ -219,7 +219,11 @@ fn expired() -> Refusal {
 
 fn overloaded(retry_after: Duration) -> Refusal {
     Refusal::Overloaded {
-        limit: "what its queue holds".to_owned(),
+        limit: Limit {
+            name: "queue",
+            value: None,
+            unit: "documents, or their bytes, that may wait",
+        },
         retry_after,
     }
 }

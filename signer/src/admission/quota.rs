@@ -13,7 +13,7 @@ use governor::{DefaultDirectRateLimiter, RateLimiter, clock::Clock as _};
 use super::unread::Tally;
 use crate::{
     config,
-    refusal::{LATER, Refusal},
+    refusal::{LATER, Limit, Refusal},
 };
 
 /// What a client has used, and what it may. One for each client; a reload that leaves the rate as it was keeps it.
@@ -68,6 +68,11 @@ impl Quota {
         }
     }
 
+    /// Its bounds.
+    pub(super) fn limits(&self) -> &config::Quota {
+        &self.limits
+    }
+
     /// Bytes of its messages that are not whole yet.
     pub(super) fn arriving(&self) -> &Arc<AtomicU64> {
         &self.used.arriving
@@ -113,7 +118,7 @@ impl Quota {
         if taken < most {
             return Ok(share);
         }
-        let refusal = refusal(Bound::Large, format!("{most} large documents in flight"), LATER);
+        let refusal = refusal(Bound::Large, most as u64, "large documents in flight", LATER);
         self.count(&refusal);
         Err(refusal)
     }
@@ -132,18 +137,22 @@ impl Quota {
             .map(|limit| limit.as_u64())
             .filter(|limit| bytes > *limit)
         {
-            return Err(Refusal::TooLarge { limit });
+            return Err(Refusal::DocumentTooLarge {
+                name: Bound::Bytes.name(),
+                limit,
+                size: Some(bytes),
+            });
         }
         let used = Arc::clone(&self.used);
         let documents = used.documents.fetch_add(1, Ordering::Relaxed);
         let held = used.bytes.fetch_add(bytes, Ordering::Relaxed);
         let share = Share { used, bytes };
         if let Some(most) = self.limits.in_flight.filter(|most| documents >= *most) {
-            return Err(refusal(Bound::Documents, format!("{most} documents in flight"), soon()));
+            return Err(refusal(Bound::Documents, most as u64, "documents in flight", soon()));
         }
         let most = self.limits.in_flight_bytes.map(|most| most.as_u64());
         if let Some(most) = most.filter(|most| held.saturating_add(bytes) > *most) {
-            return Err(refusal(Bound::Bytes, format!("{most} bytes in flight"), soon()));
+            return Err(refusal(Bound::Bytes, most, "bytes in flight", soon()));
         }
         // Last, so that what is refused for another reason spends nothing.
         if let Some(rate) = &self.rate
@@ -151,7 +160,7 @@ impl Quota {
         {
             let wait = until.wait_time_from(rate.clock().now());
             let most = self.limits.documents_per_second.map_or(0, std::num::NonZeroU32::get);
-            return Err(refusal(Bound::Rate, format!("{most} documents a second"), wait));
+            return Err(refusal(Bound::Rate, most.into(), "documents a second", wait));
         }
         Ok(share)
     }
@@ -186,10 +195,10 @@ impl Bound {
     }
 }
 
-fn refusal(bound: Bound, limit: String, retry_after: Duration) -> Refusal {
+fn refusal(bound: Bound, value: u64, unit: &'static str, retry_after: Duration) -> Refusal {
     Refusal::Quota {
         bound,
-        limit,
+        limit: Limit::new(bound.name(), value, unit),
         retry_after: retry_after.max(Duration::from_millis(1)),
     }
 }
@@ -277,7 +286,7 @@ mod tests {
     #[test]
     fn large_documents_have_places_of_their_own_whether_or_not_the_quota_names_them() {
         let large = |outcome: Result<LargeShare, Refusal>| match outcome {
-            Err(Refusal::Quota { bound, limit, .. }) => (bound, limit),
+            Err(Refusal::Quota { bound, limit, .. }) => (bound, limit.to_string()),
             other => panic!("{other:?}"),
         };
         let quota = Quota::new(config::Quota::default(), None);

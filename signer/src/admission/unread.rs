@@ -9,7 +9,7 @@ use std::sync::{
 use tokio::sync::Notify;
 
 use super::Caller;
-use crate::refusal::{Refusal, SOON};
+use crate::refusal::{Limit, Refusal, SOON};
 
 /// How many bytes of answers may be unread before no more is done for a client.
 #[derive(Debug)]
@@ -80,7 +80,11 @@ impl Unread {
         match self.exceeded(departure) {
             None => Ok(()),
             Some(most) => Err(Refusal::Overloaded {
-                limit: format!("the {most} bytes of answers that a client may leave unread"),
+                limit: Limit::new(
+                    "in_flight_bytes",
+                    most,
+                    "bytes of answers that a client may leave unread",
+                ),
                 retry_after: SOON,
             }),
         }

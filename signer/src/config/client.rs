@@ -143,7 +143,7 @@ pub enum Call {
     Seal,
     /// `ListSeals`, `GetSeal`.
     List,
-    /// `SealDigest`: a right of its own, since it signs what the appliance cannot see.
+    /// `SignDigest`: a right of its own, since it signs what the appliance cannot see.
     Digest,
 }
 

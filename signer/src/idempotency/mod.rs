@@ -12,7 +12,7 @@ mod memory;
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Instant,
+    time::{Instant, SystemTime},
 };
 
 use aws_lc_rs::digest;
@@ -23,7 +23,7 @@ use tokio::{sync::watch, time::timeout_at};
 pub use self::memory::Memory;
 use crate::{
     outside::{LONGEST, Outside},
-    refusal::{Refusal, SOON},
+    refusal::{Limit, Refusal, SOON},
 };
 
 /// Bytes of a key: room for a UUID or a digest in hexadecimal, and a name before it.
@@ -92,10 +92,11 @@ pub struct Record {
 
 /// Where answers are remembered. It may forget at any time: then an answer is made anew.
 pub trait Store: std::fmt::Debug + Send + Sync {
-    /// What was answered to this key within the window.
-    fn get<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Option<Record>>;
-    /// Remembers an answer; when this is done it may be given.
-    fn put(&self, key: Key, record: Record) -> BoxFuture<'_, ()>;
+    /// What was answered to this key within the window, and until when it is expected to be remembered.
+    fn get<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Option<(Record, SystemTime)>>;
+    /// Remembers an answer; when this is done it may be given. Says until when it is expected to be remembered; none where there is no
+    /// room for it at all.
+    fn put(&self, key: Key, record: Record) -> BoxFuture<'_, Option<SystemTime>>;
 }
 
 /// Answers by key.
@@ -115,8 +116,8 @@ struct Underway {
 /// What a key leads to.
 #[derive(Debug)]
 pub enum Found {
-    /// The answer that was given before.
-    Answer(Bytes),
+    /// The answer that was given before, and until when it is expected to be remembered.
+    Answer(Bytes, SystemTime),
     /// Nothing yet: make it.
     Claim(Claim),
 }
@@ -156,8 +157,10 @@ impl Idempotency {
                 Ok(claim) => {
                     return match self.store.get(&key).await {
                         None => Ok(Found::Claim(claim)),
-                        Some(record) if record.fingerprint == fingerprint => Ok(Found::Answer(record.answer)),
-                        Some(_) => Err(conflict()),
+                        Some((record, until)) if record.fingerprint == fingerprint => {
+                            Ok(Found::Answer(record.answer, until))
+                        }
+                        Some(_) => Err(Refusal::KeyReused),
                     };
                 }
                 Err(over) => over,
@@ -179,13 +182,13 @@ impl Idempotency {
         let mut claims = self.lock();
         if let Some(underway) = claims.get(key) {
             if underway.fingerprint != fingerprint {
-                return Err(conflict());
+                return Err(Refusal::KeyReused);
             }
             return Ok(Err(underway.over.clone()));
         }
         if claims.len() >= MAX_CLAIMS {
             return Err(Refusal::Overloaded {
-                limit: format!("its limit of {MAX_CLAIMS} idempotency keys in flight"),
+                limit: Limit::new("idempotency", MAX_CLAIMS as u64, "idempotency keys in flight"),
                 retry_after: SOON,
             });
         }
@@ -212,26 +215,20 @@ impl Idempotency {
 }
 
 impl Claim {
-    /// The answer is made: from now on it is the answer to this key.
-    pub async fn keep(self, answer: Bytes) {
+    /// The answer is made: from now on it is the answer to this key. Says until when, as far as that can be told; none where there is no
+    /// room for it.
+    pub async fn keep(self, answer: Bytes) -> Option<SystemTime> {
         let record = Record {
             fingerprint: self.fingerprint,
             answer,
         };
-        self.of.store.put(self.key.clone(), record).await;
+        self.of.store.put(self.key.clone(), record).await
     }
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
         self.of.lock().remove(&self.key);
-    }
-}
-
-fn conflict() -> Refusal {
-    Refusal::Request {
-        field: "idempotency_key",
-        problem: "was used for another request; a key belongs to one document, taxpayer and kind of answer".to_owned(),
     }
 }
 
@@ -268,7 +265,7 @@ mod tests {
             .keep(Bytes::from_static(b"first"))
             .await;
         match answers.find(key("k"), Fingerprint::of(&[b"d"]), soon()).await {
-            Ok(Found::Answer(answer)) => assert_eq!(answer, "first"),
+            Ok(Found::Answer(answer, _)) => assert_eq!(answer, "first"),
             other => panic!("{other:?}"),
         }
         let other = Key::new(&"another".into(), "k").unwrap();
@@ -281,9 +278,9 @@ mod tests {
         let answers = answers();
         let underway = claim(&answers, "k", b"d").await;
         let other = || answers.find(key("k"), Fingerprint::of(&[b"e"]), soon());
-        assert!(matches!(other().await, Err(Refusal::Request { .. })), "in flight");
+        assert!(matches!(other().await, Err(Refusal::KeyReused)), "in flight");
         underway.keep(Bytes::new()).await;
-        assert!(matches!(other().await, Err(Refusal::Request { .. })), "and afterwards");
+        assert!(matches!(other().await, Err(Refusal::KeyReused)), "and afterwards");
         assert!(answers.lock().is_empty());
     }
 
@@ -298,7 +295,7 @@ mod tests {
         tokio::task::yield_now().await;
         assert!(!second.is_finished());
         first.keep(Bytes::from_static(b"first")).await;
-        assert!(matches!(second.await.unwrap(), Ok(Found::Answer(answer)) if answer == "first"));
+        assert!(matches!(second.await.unwrap(), Ok(Found::Answer(answer, _)) if answer == "first"));
     }
 
     #[tokio::test]

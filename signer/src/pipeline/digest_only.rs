@@ -9,10 +9,10 @@ use muhurdar_xades::{DigestAlgorithm, DocumentType, KeyType, SignatureAlgorithm}
 
 use super::{Pipeline, Receipt, hash};
 use crate::{
-    admission::{Admitted, Caller, Errand},
+    admission::{Admitted, Caller, Errand, Visit},
     config::{Call, Priority},
     outside::Outside,
-    refusal::Refusal,
+    refusal::{Refusal, SealId},
     trace,
 };
 
@@ -21,8 +21,12 @@ use crate::{
 pub struct DigestRequest {
     /// VKN or TCKN.
     pub taxpayer: String,
-    /// Digest of the canonical SignedInfo, with the hash of the seal's algorithm: for RSA its length says which.
+    /// Digest of the canonical SignedInfo.
     pub digest: Vec<u8>,
+    /// By which it was made, and the seal's signature is.
+    pub algorithm: DigestAlgorithm,
+    /// The certificate that the SignedInfo was made for.
+    pub certificate: SealId,
     /// What the caller says it is, for the receipt.
     pub document_type: Option<DocumentType>,
     /// What the caller says its identifier is, for the receipt.
@@ -45,13 +49,18 @@ pub struct SignedDigest {
 }
 
 impl Pipeline {
-    /// Signs a digest with a taxpayer's seal, or says why not.
+    /// Signs a digest with a taxpayer's seal, or says why not. One that has been let in before brings its visit.
     ///
     /// # Errors
     /// Every row of the contract's error table that does not concern a document.
-    pub async fn seal_digest(&self, caller: &Caller, request: DigestRequest) -> Result<SignedDigest, Refusal> {
+    pub async fn sign_digest(
+        &self,
+        caller: &Caller,
+        request: DigestRequest,
+        visit: Option<Visit>,
+    ) -> Result<SignedDigest, Refusal> {
         let (document_type, priority, begun) = (request.document_type, request.priority, Instant::now());
-        let outcome = self.seal_digest_unmeasured(caller, request).await;
+        let outcome = self.sign_digest_unmeasured(caller, request, visit).await;
         match &outcome {
             Ok(signed) => {
                 self.metrics.sealed(signed.receipt.document_type);
@@ -62,21 +71,33 @@ impl Pipeline {
         outcome
     }
 
-    async fn seal_digest_unmeasured(&self, caller: &Caller, request: DigestRequest) -> Result<SignedDigest, Refusal> {
+    async fn sign_digest_unmeasured(
+        &self,
+        caller: &Caller,
+        request: DigestRequest,
+        visit: Option<Visit>,
+    ) -> Result<SignedDigest, Refusal> {
         caller.may(Call::Digest)?;
         // Who has no seal, or one of another kind, is told so before anything is waited for.
-        let seal = self.seal_of(caller, &request.taxpayer, Timestamp::now())?;
-        algorithm(seal.certificate.key_type(), request.digest.len())?;
+        let certain = Some(request.certificate);
+        let seal = self.seal_of(caller, &request.taxpayer, certain, Timestamp::now())?;
+        let algorithm = algorithm(seal.certificate.key_type(), request.algorithm)?;
         let errand = Errand {
             priority: request.priority,
             bytes: request.digest.len(),
             deadline: request.deadline,
         };
-        let mut admitted = self.door.admit(caller, errand).await?;
+        let mut admitted = match visit {
+            None => self.door.admit(caller, errand).await?,
+            Some(visit) => {
+                let deadline = Some(visit.deadline());
+                self.door.turn(caller, visit, Errand { deadline, ..errand }).await?
+            }
+        };
 
+        // It is the same certificate, but its time may be over.
         let now = Timestamp::now();
-        let seal = self.seal_of(caller, &request.taxpayer, now)?;
-        let algorithm = algorithm(seal.certificate.key_type(), request.digest.len())?;
+        let seal = self.seal_of(caller, &request.taxpayer, certain, now)?;
         let input = SignInput::digest(hash(algorithm.digest())?, &request.digest)?;
         let key = seal.certificate.public_key();
         let check = |value: &[u8]| {
@@ -104,17 +125,19 @@ impl Pipeline {
     }
 }
 
-/// The signature algorithm that goes with a key and a digest of so many bytes.
-fn algorithm(key: KeyType, length: usize) -> Result<SignatureAlgorithm, Refusal> {
-    let fits = |digest: DigestAlgorithm| {
-        let algorithm = SignatureAlgorithm::for_key_with(key, digest);
-        (algorithm.digest().output_len() == length).then_some(algorithm)
-    };
-    DigestAlgorithm::ALL.into_iter().find_map(fits).ok_or_else(|| {
-        let wanted = SignatureAlgorithm::for_key(key).digest().output_len();
-        Refusal::Request {
-            field: "digest",
-            problem: format!("has {length} bytes; this seal's algorithm wants {wanted}"),
-        }
+/// The signature algorithm of a key with a digest: a curve takes only its own.
+fn algorithm(key: KeyType, digest: DigestAlgorithm) -> Result<SignatureAlgorithm, Refusal> {
+    let algorithm = SignatureAlgorithm::for_key_with(key, digest);
+    if algorithm.digest() == digest {
+        return Ok(algorithm);
+    }
+    let bits = |digest: DigestAlgorithm| digest.output_len() * 8;
+    Err(Refusal::Request {
+        field: "digest_algorithm",
+        problem: format!(
+            "is SHA-{}; this seal signs by SHA-{}",
+            bits(digest),
+            bits(algorithm.digest())
+        ),
     })
 }

@@ -18,7 +18,7 @@ use muhurdar_xades::{self as xades, DigestAlgorithm, DocumentType, Policy, Prepa
 pub(crate) use self::large::{Large, MAX_PIECE};
 pub use self::{
     digest_only::{DigestRequest, SignedDigest},
-    large::{Incoming, LargeRequest, LargeSealed, Outgoing},
+    large::{Incoming, LargeRequest, LargeSealed, Outgoing, Whole},
     receipt::Receipt,
     rules::Rules,
 };
@@ -29,7 +29,7 @@ use crate::{
     config::{Call, Priority, UnnamedSealer, is_taxpayer},
     idempotency::Idempotency,
     outside::Outside,
-    refusal::{LATER, Refusal},
+    refusal::{LATER, Refusal, SealId, hex},
     seals::Seal,
     telemetry::{Metrics, Stage},
     trace::{self, Recorder},
@@ -44,6 +44,8 @@ pub struct Request {
     pub document: Bytes,
     /// What its root must be; none: whatever is found.
     pub expect: Option<DocumentType>,
+    /// The certificate that must seal it; none: the one that seals now.
+    pub certificate: Option<SealId>,
     /// Whether the whole sealed document is wanted back, or only the seal.
     pub whole: bool,
     /// How urgent it is.
@@ -126,7 +128,7 @@ impl Pipeline {
     ) -> Result<Sealed, Refusal> {
         caller.may(Call::Seal)?;
         // Who has no seal is told so before anything is waited for.
-        self.seal_of(caller, &request.taxpayer, Timestamp::now())?;
+        self.seal_of(caller, &request.taxpayer, request.certificate, Timestamp::now())?;
         let errand = Errand {
             priority: request.priority,
             bytes: request.document.len(),
@@ -142,7 +144,7 @@ impl Pipeline {
 
         // Which certificate seals, and when, is a matter of now and not of when the queue was entered.
         let now = Timestamp::now();
-        let seal = self.seal_of(caller, &request.taxpayer, now)?;
+        let seal = self.seal_of(caller, &request.taxpayer, request.certificate, now)?;
         let document = request.document;
         let rules = self.rules.load_full();
         let policy = rules.forms.policy(&caller.name, &request.taxpayer);
@@ -186,11 +188,36 @@ impl Pipeline {
         self.known_seal(caller, taxpayer, Timestamp::now()).map(drop)
     }
 
-    /// The seal that a caller means, which must be able to seal now.
-    fn seal_of(&self, caller: &Caller, taxpayer: &str, now: Timestamp) -> Result<Arc<Seal>, Refusal> {
+    /// The seal that a caller means, which must be able to seal now: the taxpayer's, or a certain one of them.
+    fn seal_of(
+        &self,
+        caller: &Caller,
+        taxpayer: &str,
+        certain: Option<SealId>,
+        now: Timestamp,
+    ) -> Result<Arc<Seal>, Refusal> {
         let seal = self.known_seal(caller, taxpayer, now)?;
-        seal.usable(now)?;
-        Ok(seal)
+        let Some(id) = certain else {
+            seal.usable(now)?;
+            return Ok(seal);
+        };
+        let seals = self.seals.load();
+        let named = seals.named(taxpayer, &id);
+        if let Some(named) = named.filter(|named| named.usable(now).is_ok()) {
+            return Ok(Arc::clone(named));
+        }
+        // Where none of them can, the reason is that of the one that was named, as far as it is known.
+        seal.usable(now)
+            .map_err(|none| match named.map(|named| named.usable(now)) {
+                Some(Err(own)) => own,
+                _ => none,
+            })?;
+        Err(Refusal::CertificateChanged {
+            requested: id,
+            named: seal.id(),
+            problem: "another certificate of this taxpayer seals now than the one that the request names; ask GetSeal for it, and \
+                      make anew what was made for the other",
+        })
     }
 
     /// The same, whether it can or not. To one who may not use it, it does not matter whether there is one.
@@ -199,6 +226,16 @@ impl Pipeline {
         caller.may_seal_for(taxpayer)?;
         let seals = self.seals.load();
         seals.at(taxpayer, now).cloned().ok_or_else(|| self.no_seal(taxpayer))
+    }
+
+    /// The seal with a certain certificate, to one who may look at it.
+    ///
+    /// # Errors
+    /// SEAL_UNKNOWN where there is none, and to one who may not use it; TOKEN_UNAVAILABLE where nobody could look yet.
+    pub fn look_up_id(&self, caller: &Caller, id: &SealId) -> Result<Arc<Seal>, Refusal> {
+        let seals = self.seals.load();
+        let seal = seals.with_id(id).filter(|seal| caller.may_use(&seal.taxpayer));
+        seal.cloned().ok_or_else(|| self.no_seal(&format!("id {}", hex(id))))
     }
 
     /// The seal of a taxpayer, to one who may look at it.
@@ -214,16 +251,16 @@ impl Pipeline {
         seals.at(taxpayer, now).cloned().ok_or_else(|| self.no_seal(taxpayer))
     }
 
-    /// Why there is no seal of a taxpayer: nowhere, or on a token that nobody could look into yet.
-    fn no_seal(&self, taxpayer: &str) -> Refusal {
+    /// Why there is no seal of a taxpayer, or of an id: nowhere, or on a token that nobody could look into yet.
+    fn no_seal(&self, wanted: &str) -> Refusal {
         match self.pool.unread() {
-            Some(SignError::Unavailable { reason, retry_after }) => Refusal::TokenUnavailable {
-                message: format!(
-                    "no seal of taxpayer {taxpayer} is on the tokens that were read so far; others were not yet: {reason}"
+            Some(SignError::Unavailable { reason, retry_after }) => told(Refusal::TokenUnavailable {
+                reason: format!(
+                    "no seal of {wanted} is on the tokens that were read so far; others were not yet: {reason}"
                 ),
                 retry_after: retry_after.unwrap_or(LATER),
-            },
-            _ => Refusal::SealUnknown(Outside::new(taxpayer)),
+            }),
+            _ => Refusal::SealUnknown(Outside::new(wanted)),
         }
     }
 
@@ -310,7 +347,8 @@ impl Pipeline {
             verdict
         };
         let (deadline, turn) = (Some(admitted.deadline), admitted.turn);
-        let (signed, checked) = self.pool.sign_checked(seal.key, input, deadline, turn, judge).await?;
+        let signed = self.pool.sign_checked(seal.key, input, deadline, turn, judge).await;
+        let (signed, checked) = signed.map_err(|error| told(error.into()))?;
         Ok((signed.token, checked))
     }
 
@@ -331,6 +369,14 @@ impl Pipeline {
     }
 }
 
+/// Tells an operator what a caller can do nothing about.
+fn told(refusal: Refusal) -> Refusal {
+    if let Refusal::TokenUnavailable { reason, .. } = &refusal {
+        tracing::warn!(request = %trace::request_id(), reason, "refused: no token can sign");
+    }
+    refusal
+}
+
 /// What is no number of a taxpayer is not looked for.
 fn well_formed(taxpayer: &str) -> Result<(), Refusal> {
     if is_taxpayer(taxpayer) {
@@ -344,23 +390,22 @@ fn well_formed(taxpayer: &str) -> Result<(), Refusal> {
 
 /// The seal must be that of whom the document names as its sealer (contract, promise 2).
 fn right_taxpayer(sealer: &Sealer, taxpayer: &str, unnamed: UnnamedSealer) -> Result<(), Refusal> {
-    let named = match sealer {
+    let (named, problem) = match sealer {
         Sealer::Signature(named) | Sealer::Identity(named) if named == taxpayer => return Ok(()),
-        Sealer::Signature(named) => format!("cac:Signature names {named}"),
-        Sealer::Identity(named) => format!("the document's own identity fields name {named}"),
-        Sealer::Unclear(unclear) => unclear.to_string(),
+        Sealer::Signature(named) => (Some(named), format!("cac:Signature names {named}")),
+        Sealer::Identity(named) => (Some(named), format!("the document's own identity fields name {named}")),
+        Sealer::Unclear(unclear) => (None, unclear.to_string()),
         Sealer::Unnamed if unnamed == UnnamedSealer::Allow => return Ok(()),
         Sealer::Unnamed => {
-            return Err(Refusal::TaxpayerMismatch(
-                "the document names no sealer, neither in cac:Signature nor in its identity fields; \
-                 sealing.unnamed_sealer = \"allow\" in the configuration would seal it all the same"
-                    .to_owned(),
-            ));
+            let nobody = "the document names no sealer, neither in cac:Signature nor in its identity fields";
+            (None, nobody.to_owned())
         }
     };
-    Err(Refusal::TaxpayerMismatch(format!(
-        "the request asks for the seal of taxpayer {taxpayer}, but {named}"
-    )))
+    Err(Refusal::TaxpayerMismatch {
+        requested: Outside::new(taxpayer),
+        named: named.map(|named| Outside::new(named)),
+        problem,
+    })
 }
 
 /// Checks a value with the certificate's public key and puts it into the seal. Its cost does not depend on the document.

@@ -57,7 +57,10 @@ pub(super) fn layer(
 /// How the messages of a method are read. A method that is not known here may take its time.
 fn reading(path: &str) -> Reading {
     match path.rsplit_once('/') {
-        Some((_, "Seal" | "SealBatch" | "SealDigest" | "ListSeals" | "GetSeal" | "Check" | "Watch")) => Reading::AtOnce,
+        Some((
+            _,
+            "Seal" | "SealBatch" | "SignDigest" | "ListSeals" | "GetSeal" | "GetServerInfo" | "Check" | "Watch",
+        )) => Reading::AtOnce,
         _ => Reading::InTurn,
     }
 }

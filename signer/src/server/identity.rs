@@ -55,6 +55,11 @@ impl Peer {
         }
     }
 
+    /// When its certificate ends, or the first of its intermediates does.
+    pub(super) fn ends(&self) -> Option<SystemTime> {
+        self.ends
+    }
+
     /// Whether it would be let in at this time. Where the trust has changed since it was let in, its chain is verified again,
     /// once; where a certificate of the chain has ended, each time, since it may be one that nobody needs.
     pub(super) fn is_trusted_by(&self, trust: &Trust, now: SystemTime) -> bool {

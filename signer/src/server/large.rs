@@ -9,18 +9,20 @@ use bytes::Bytes;
 use muhurdar_proto::seal::v1 as wire;
 use tokio::{sync::mpsc, time::timeout};
 use tonic::{Status, Streaming};
-use wire::{seal_large_request::Part as Ask, seal_large_response::Part};
+use wire::{seal_large_request::Part as Ask, seal_large_response::Part, seal_response::Answer};
 
 use super::{
     Live, Peer,
-    messages::{read_large, wire_receipt},
+    again::{again, expected, keep},
+    messages::{Asked, patch, read_large, result},
     opening::passed,
     status::status,
     wording,
 };
 use crate::{
     admission::Caller,
-    pipeline::{Incoming, LargeSealed, Pipeline},
+    idempotency::{Fingerprint, Found, Key},
+    pipeline::{Incoming, Outgoing, Pipeline, Whole},
     refusal::Refusal,
     trace::{self, Origin},
 };
@@ -93,7 +95,8 @@ impl LargeCall {
         let Some(Ask::Header(header)) = header? else {
             return Err(malformed("header", "must come first").into());
         };
-        let (request, whole) = read_large(header, self.deadline)?;
+        let (Asked { request, key }, wanted_whole) = read_large(header, self.deadline)?;
+        let (expect, taxpayer, certificate) = (request.expect, request.taxpayer.clone(), request.certificate);
         let mut incoming = self.pipeline.begin_large(&self.caller, request).await?;
         tokio::select! {
             biased;
@@ -103,29 +106,54 @@ impl LargeCall {
         }
         // It may have outlived what its caller was allowed when it began.
         let caller = self.live.caller(self.peer.as_deref())?;
-        let sealed = self.pipeline.finish_large(&caller, incoming).await?;
-        self.pipeline.metrics.sealed(sealed.receipt.document_type);
-        self.hand_out(sealed, whole).await
+        let whole = incoming.whole(&caller).await?;
+        let (Some(key), Some(sha256)) = (key, whole.sha256()) else {
+            let (response, document) = self.seal(&caller, whole).await?;
+            return self.hand_out(response, document, wanted_whole).await;
+        };
+        let certificate = certificate.as_ref().map_or(&[][..], |id| id);
+        let fingerprint = Fingerprint::of(&[b"large", taxpayer.as_bytes(), &sha256, certificate]);
+        let key = Key::new(&caller.name, &key)?;
+        match self.pipeline.answers.find(key, fingerprint, whole.deadline()).await? {
+            Found::Claim(claim) => {
+                let (mut response, document) = self.seal(&caller, whole).await?;
+                keep(claim, &mut response).await;
+                self.hand_out(response, document, wanted_whole).await
+            }
+            Found::Answer(answer, until) => {
+                let response: wire::SealResponse = again(&caller, answer, until)?;
+                let (Some(Answer::Patch(patch)), Some(result)) = (&response.answer, &response.result) else {
+                    return Err(Refusal::Internal.into());
+                };
+                expected(result, expect)?;
+                self.pipeline.metrics.answered_again();
+                let gives_way = patch.offset..patch.offset.saturating_add(patch.length);
+                let document = whole.sealed_before(gives_way, patch.replacement.to_vec());
+                self.hand_out(response, document, wanted_whole).await
+            }
+        }
     }
 
-    async fn hand_out(&self, sealed: LargeSealed, whole: bool) -> Result<(), Ended> {
-        let LargeSealed {
-            seal,
-            signing_time,
-            receipt,
-            mut document,
-        } = sealed;
+    /// Its seal, as it is remembered, and its bytes.
+    async fn seal(&self, caller: &Caller, whole: Whole) -> Result<(wire::SealResponse, Outgoing), Ended> {
+        let sealed = self.pipeline.finish_large(caller, whole).await?;
+        self.pipeline.metrics.sealed(sealed.receipt.document_type);
+        let value = sealed.seal.signature_value();
+        let response = wire::SealResponse {
+            answer: Some(Answer::Patch(patch(&sealed.seal))),
+            result: Some(result(value, sealed.signing_time, &[], sealed.receipt)),
+        };
+        Ok((response, sealed.document))
+    }
+
+    async fn hand_out(&self, sealed: wire::SealResponse, mut document: Outgoing, whole: bool) -> Result<(), Ended> {
+        let patch = match sealed.answer {
+            Some(Answer::Patch(patch)) if !whole => Some(patch),
+            _ => None,
+        };
         let result = wire::SealLargeResult {
-            seal: Some(wire::DetachedSeal {
-                offset: seal.range().start as u64,
-                length: seal.range().len() as u64,
-                replacement: Bytes::copy_from_slice(seal.replacement()),
-            })
-            .filter(|_| !whole),
-            signature_value: Bytes::copy_from_slice(seal.signature_value()),
-            signing_time,
-            certificate_serial_number: receipt.used.certificate.serial_decimal().to_owned(),
-            receipt: Some(wire_receipt(receipt)),
+            patch,
+            result: sealed.result,
         };
         document.patience(self.say(Part::Result(result))).await??;
         while let Some(piece) = document.piece().await? {

@@ -6,8 +6,9 @@ use std::{
 };
 
 use arc_swap::{ArcSwap, Guard};
+use muhurdar_proto::seal::v1::GetServerInfoResponse;
 
-use super::{descriptors, identity::Peer, tls::Trust};
+use super::{descriptors, identity::Peer, info, tls::Trust};
 use crate::{
     admission::{Access, Caller},
     config::Config,
@@ -34,6 +35,8 @@ pub(super) struct Settings {
     pub(super) batch_items: usize,
     pub(super) stream_in_flight: usize,
     pub(super) admin_hosts: Vec<String>,
+    /// What callers are told of them.
+    pub(super) info: GetServerInfoResponse,
 }
 
 impl Settings {
@@ -47,6 +50,7 @@ impl Settings {
             batch_items: config.limits.batch_items,
             stream_in_flight: config.limits.stream_in_flight,
             admin_hosts: config.server.admin_hosts.clone(),
+            info: info::of(config),
         }
     }
 }

@@ -5,12 +5,15 @@
 
 mod accept;
 pub mod admin;
+mod again;
 mod arriving;
 mod connection;
 mod contained;
 mod descriptors;
+mod directory;
 mod http2;
 mod identity;
+mod info;
 mod large;
 mod leaving;
 mod line;
@@ -21,6 +24,7 @@ mod service;
 mod status;
 mod stream;
 mod tls;
+mod turkish;
 mod wording;
 
 use std::{
@@ -174,7 +178,7 @@ impl Server {
             pipeline: Arc::clone(&pipeline),
             live: Arc::clone(&self.live),
         };
-        let sealing = Sealing::new(pipeline, Arc::clone(&self.live), self.config.limits.document.as_u64());
+        let sealing = Sealing::new(pipeline, Arc::clone(&self.live), limit);
         let sealing = SealServiceServer::new(sealing)
             .max_decoding_message_size(usize::try_from(limit).unwrap_or(usize::MAX))
             .max_encoding_message_size(usize::MAX);
@@ -196,7 +200,7 @@ impl Server {
             .add_service(InterceptedService::new(reflection, certified(&self.live)))
             .add_service(InterceptedService::new(reflection_alpha, certified(&self.live)))
             .prepare();
-        let service = wording::layer(self.config.limits.document.as_u64()).layer(routes);
+        let service = wording::layer(limit).layer(routes);
         let service = opening.layer(counting.layer(arriving.layer(service)));
         http2::serve(http2::builder(&self.config.server), connections, service, end).await;
     }

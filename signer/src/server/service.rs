@@ -2,48 +2,47 @@
 
 use std::{sync::Arc, time::Instant};
 
+use bytes::Bytes;
 use muhurdar_proto::seal::v1::{self as wire, seal_service_server::SealService};
-use prost::Message as _;
 use tokio::{sync::mpsc, task::JoinSet};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
     Live, Peer,
+    again::{Earlier, Looked, earlier, expected, keep, splice},
     contained::contained,
+    directory, info,
     large::LargeCall,
     leaving::Answers,
-    messages::{read, read_digest, read_document_type, read_priority, seal_info, split, wire_receipt},
+    messages::{Asked, read, read_digest, result, split},
     opening::Deadline,
     status::{item_status, status},
     stream::{Stream, Waits},
 };
 use crate::{
-    admission::{Admitted, Caller, Errand, Visit},
+    admission::{Admitted, Caller, Errand},
     config::Call,
-    idempotency::{Claim, Fingerprint, Found, Key},
-    pipeline::{Pipeline, SignedDigest},
+    idempotency::Fingerprint,
+    pipeline::{self, Pipeline, Sealed, SignedDigest},
     refusal::Refusal,
     trace::{Method, Origin},
 };
-
-/// The most seals on one page of `ListSeals`, and the default.
-const MAX_PAGE: usize = 1000;
 
 /// The sealing service.
 #[derive(Debug)]
 pub(super) struct Sealing {
     pipeline: Arc<Pipeline>,
     live: Arc<Live>,
-    document_limit: u64,
+    message_limit: u64,
 }
 
 impl Sealing {
-    pub(super) fn new(pipeline: Arc<Pipeline>, live: Arc<Live>, document_limit: u64) -> Self {
+    pub(super) fn new(pipeline: Arc<Pipeline>, live: Arc<Live>, message_limit: u64) -> Self {
         Self {
             pipeline,
             live,
-            document_limit,
+            message_limit,
         }
     }
 
@@ -93,7 +92,7 @@ impl SealService for Sealing {
             deadline,
             departure: self.pipeline.gate.unread().of(&caller),
             answers,
-            document_limit: self.document_limit,
+            message_limit: self.message_limit,
         };
         tokio::spawn(stream.run(request.into_inner(), in_flight));
         Ok(Response::new(Answers(out)))
@@ -169,20 +168,15 @@ impl SealService for Sealing {
         Ok(Response::new(ReceiverStream::new(out)))
     }
 
-    async fn seal_digest(
+    async fn sign_digest(
         &self,
-        request: Request<wire::SealDigestRequest>,
-    ) -> Result<Response<wire::SealDigestResponse>, Status> {
+        request: Request<wire::SignDigestRequest>,
+    ) -> Result<Response<wire::SignDigestResponse>, Status> {
         let caller = self.caller(&request)?;
         let deadline = deadline(&request);
-        let origin = self.pipeline.recorder.origin(Method::SealDigest, request.metadata());
-        let outcome = seal_digest(&self.pipeline, &caller, &origin, request.into_inner(), deadline).await;
-        let signed = outcome.map_err(|refusal| status(&refusal))?;
-        Ok(Response::new(wire::SealDigestResponse {
-            signature_value: signed.value.into(),
-            certificate_serial_number: signed.receipt.used.certificate.serial_decimal().to_owned(),
-            receipt: Some(wire_receipt(signed.receipt)),
-        }))
+        let origin = self.pipeline.recorder.origin(Method::SignDigest, request.metadata());
+        let outcome = sign_digest(&self.pipeline, &caller, &origin, request.into_inner(), deadline).await;
+        outcome.map(Response::new).map_err(|refusal| status(&refusal))
     }
 
     async fn list_seals(
@@ -190,28 +184,8 @@ impl SealService for Sealing {
         request: Request<wire::ListSealsRequest>,
     ) -> Result<Response<wire::ListSealsResponse>, Status> {
         let caller = self.caller(&request)?;
-        caller.may(Call::List).map_err(|refusal| status(&refusal))?;
-        let request = request.into_inner();
-        let size = match request.page_size as usize {
-            0 => MAX_PAGE,
-            n => n.min(MAX_PAGE),
-        };
-        let (seals, now) = (self.pipeline.seals.load(), jiff::Timestamp::now());
-        let mut visible = seals
-            .after(&request.page_token, now)
-            .filter(|s| caller.may_use(&s.taxpayer))
-            .peekable();
-        let page: Vec<_> = visible.by_ref().take(size).map(|seal| seal_info(seal, now)).collect();
-        let more = visible.peek().is_some();
-        let next_page_token = page
-            .last()
-            .filter(|_| more)
-            .map(|s| s.taxpayer.clone())
-            .unwrap_or_default();
-        Ok(Response::new(wire::ListSealsResponse {
-            seals: page,
-            next_page_token,
-        }))
+        let page = directory::list(&self.pipeline, &caller, &request.into_inner());
+        page.map(Response::new).map_err(|refusal| status(&refusal))
     }
 
     async fn get_seal(
@@ -219,13 +193,18 @@ impl SealService for Sealing {
         request: Request<wire::GetSealRequest>,
     ) -> Result<Response<wire::GetSealResponse>, Status> {
         let caller = self.caller(&request)?;
-        caller.may(Call::List).map_err(|refusal| status(&refusal))?;
-        let now = jiff::Timestamp::now();
-        let seal = self.pipeline.look_up(&caller, &request.into_inner().taxpayer, now);
-        let seal = seal.map_err(|refusal| status(&refusal))?;
-        Ok(Response::new(wire::GetSealResponse {
-            seal: Some(seal_info(&seal, now)),
-        }))
+        let seal = directory::get(&self.pipeline, &caller, request.into_inner());
+        seal.map(Response::new).map_err(|refusal| status(&refusal))
+    }
+
+    async fn get_server_info(
+        &self,
+        request: Request<wire::GetServerInfoRequest>,
+    ) -> Result<Response<wire::GetServerInfoResponse>, Status> {
+        let caller = self.caller(&request)?;
+        let ends = peer(&request).and_then(|peer| peer.ends());
+        let settings = self.live.settings();
+        Ok(Response::new(info::to(&settings.info, &caller, ends)))
     }
 }
 
@@ -245,101 +224,145 @@ pub(super) async fn seal(
 ) -> Result<Answered, Refusal> {
     let journey = pipeline.recorder.begin(origin);
     contained(journey, async {
-        if request.idempotency_key.is_empty() {
-            return seal_anew(pipeline, caller, request, deadline, None).await;
-        }
-        let expected = read_document_type(request.document_type).ok().flatten();
-        let earlier = earlier(pipeline, caller, &request, deadline).await;
-        match earlier.inspect_err(|refusal| pipeline.metrics.refused(refusal, expected))? {
+        let asked = read(request, deadline).inspect_err(|refusal| pipeline.metrics.refused(refusal, None))?;
+        let Asked { request, key } = asked;
+        let Some(key) = key else {
+            // On the heap: it is ten kilobytes, and whoever awaits, spawns or keeps it would copy them each time.
+            return Box::pin(pipeline.seal(caller, request, None)).await.map(answered);
+        };
+        let expect = request.expect;
+        let earlier = Box::pin(seal_again(pipeline, caller, &key, &request)).await;
+        match earlier.inspect_err(|refusal| pipeline.metrics.refused(refusal, expect))? {
             Earlier::Answer(response, visit) => {
                 pipeline.metrics.answered_again();
                 Ok(Answered {
-                    response: *response,
+                    response,
                     admitted: Some(visit.without_a_turn()),
                 })
             }
             Earlier::None(claim, visit) => {
-                let answered = seal_anew(pipeline, caller, request, deadline, Some(visit)).await?;
-                claim.keep(answered.response.encode_to_vec().into()).await;
-                Ok(answered)
+                let sealed = Box::pin(pipeline.seal(caller, request, Some(visit))).await?;
+                let (mut response, document, admitted) = split(sealed);
+                keep(claim, &mut response).await;
+                Ok(Answered {
+                    response: with(response, document),
+                    admitted: Some(admitted),
+                })
             }
         }
     })
     .await
 }
 
-/// What was answered to a key before, and the share of the limits of who asks for it.
-enum Earlier {
-    Answer(Box<wire::SealResponse>, Visit),
-    None(Claim, Visit),
-}
-
-/// Looks for the answer to a request's key. Who may not have the document sealed any more is not given the seal of earlier
-/// days either.
-async fn earlier(
-    pipeline: &Pipeline,
-    caller: &Caller,
-    request: &wire::SealRequest,
-    deadline: Option<Instant>,
-) -> Result<Earlier, Refusal> {
-    pipeline.permits(caller, Call::Seal, &request.taxpayer)?;
-    let key = Key::new(&caller.name, &request.idempotency_key)?;
-    // Whether it waits for another with its key, or is answered at once, it asks for a document like any other: its own share
-    // first.
-    let errand = Errand {
-        priority: read_priority(request.priority)?,
-        bytes: request.document.len(),
-        deadline,
-    };
-    let visit = pipeline.door.enter(caller, errand)?;
-    let fingerprint = fingerprint(pipeline, request).await?;
-    let found = pipeline.answers.find(key, fingerprint, visit.deadline());
-    let answer = match found.await? {
-        Found::Answer(answer) => answer,
-        Found::Claim(claim) => return Ok(Earlier::None(claim, visit)),
-    };
-    let response = wire::SealResponse::decode(answer).map_err(|_| Refusal::Internal)?;
-    let sealed = response.receipt.as_ref().map_or(0, |receipt| receipt.document_type);
-    caller.may_have_sealed(read_document_type(sealed)?.ok_or(Refusal::Internal)?)?;
-    Ok(Earlier::Answer(Box::new(response), visit))
-}
-
-async fn seal_anew(
-    pipeline: &Pipeline,
-    caller: &Caller,
-    request: wire::SealRequest,
-    deadline: Option<Instant>,
-    visit: Option<Visit>,
-) -> Result<Answered, Refusal> {
-    // On the heap: it is ten kilobytes, and whoever awaits, spawns or keeps it would copy them each time.
-    let sealed = Box::pin(pipeline.seal(caller, read(request, deadline)?, visit)).await?;
-    let (response, admitted) = split(sealed);
-    Ok(Answered {
-        response,
+fn answered(sealed: Sealed) -> Answered {
+    let (response, document, admitted) = split(sealed);
+    Answered {
+        response: with(response, document),
         admitted: Some(admitted),
-    })
+    }
 }
 
-/// Of what decides about the answer; how urgent it is does not. That of a large document is work for the digest threads.
-async fn fingerprint(pipeline: &Pipeline, request: &wire::SealRequest) -> Result<Fingerprint, Refusal> {
-    let (taxpayer, document) = (request.taxpayer.clone(), request.document.clone());
-    let (document_type, answer) = (request.document_type.to_be_bytes(), request.answer.to_be_bytes());
-    let work = move || Fingerprint::of(&[taxpayer.as_bytes(), &document, &document_type, &answer]);
+/// The answer with the document, where that was asked for.
+fn with(mut response: wire::SealResponse, document: Option<Bytes>) -> wire::SealResponse {
+    if let Some(document) = document {
+        response.answer = Some(wire::seal_response::Answer::SealedDocument(document));
+    }
+    response
+}
+
+/// What was answered to a request's key, whole where that is asked for.
+async fn seal_again(
+    pipeline: &Pipeline,
+    caller: &Caller,
+    key: &str,
+    request: &pipeline::Request,
+) -> Result<Earlier<wire::SealResponse>, Refusal> {
+    let looked = Looked {
+        caller,
+        call: Call::Seal,
+        taxpayer: &request.taxpayer,
+        key,
+        errand: Errand {
+            priority: request.priority,
+            bytes: request.document.len(),
+            deadline: request.deadline,
+        },
+    };
+    let earlier = earlier::<wire::SealResponse>(pipeline, looked, fingerprint(pipeline, request)).await?;
+    let Earlier::Answer(response, visit) = earlier else {
+        return Ok(earlier);
+    };
+    expected(response.result.as_ref().ok_or(Refusal::Internal)?, request.expect)?;
+    let document = if request.whole {
+        Some(splice(pipeline, request.document.clone(), &response).await?)
+    } else {
+        None
+    };
+    Ok(Earlier::Answer(with(response, document), visit))
+}
+
+/// Of what decides about the seal; how urgent it is, and what of it is wanted back, does not. That of a large document is work for the
+/// digest threads.
+async fn fingerprint(pipeline: &Pipeline, request: &pipeline::Request) -> Result<Fingerprint, Refusal> {
+    let (taxpayer, document, certificate) = (request.taxpayer.clone(), request.document.clone(), request.certificate);
+    let work = move || {
+        let certificate = certificate.as_ref().map_or(&[][..], |id| id);
+        Fingerprint::of(&[b"document", taxpayer.as_bytes(), &document, certificate])
+    };
     let outcome = pipeline.compute.run(request.document.len(), work).await;
     outcome.map_err(|_| Refusal::Internal)
 }
 
-async fn seal_digest(
+async fn sign_digest(
     pipeline: &Pipeline,
     caller: &Caller,
     origin: &Origin,
-    request: wire::SealDigestRequest,
+    request: wire::SignDigestRequest,
     deadline: Option<Instant>,
-) -> Result<SignedDigest, Refusal> {
+) -> Result<wire::SignDigestResponse, Refusal> {
     let journey = pipeline.recorder.begin(origin);
     contained(journey, async {
-        let request = read_digest(request, deadline)?;
-        pipeline.seal_digest(caller, request).await
+        let Asked { request, key } =
+            read_digest(request, deadline).inspect_err(|refusal| pipeline.metrics.refused(refusal, None))?;
+        let Some(key) = key else {
+            return pipeline.sign_digest(caller, request, None).await.map(signed);
+        };
+        let looked = Looked {
+            caller,
+            call: Call::Digest,
+            taxpayer: &request.taxpayer,
+            key: &key,
+            errand: Errand {
+                priority: request.priority,
+                bytes: request.digest.len(),
+                deadline: request.deadline,
+            },
+        };
+        let parts = [
+            b"digest",
+            request.taxpayer.as_bytes(),
+            &request.digest,
+            &request.certificate,
+        ];
+        let fingerprint = std::future::ready(Ok(Fingerprint::of(&parts)));
+        let earlier = earlier(pipeline, looked, fingerprint).await;
+        match earlier.inspect_err(|refusal| pipeline.metrics.refused(refusal, request.document_type))? {
+            Earlier::Answer(response, _) => {
+                pipeline.metrics.answered_again();
+                Ok(response)
+            }
+            Earlier::None(claim, visit) => {
+                let mut response = pipeline.sign_digest(caller, request, Some(visit)).await.map(signed)?;
+                keep(claim, &mut response).await;
+                Ok(response)
+            }
+        }
     })
     .await
+}
+
+fn signed(signed: SignedDigest) -> wire::SignDigestResponse {
+    wire::SignDigestResponse {
+        result: Some(result(&signed.value, String::new(), &[], signed.receipt)),
+    }
 }

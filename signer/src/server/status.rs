@@ -1,19 +1,25 @@
 //! The one place where a refusal becomes a gRPC status: code, message and `google.rpc` details, of which the first is always
 //! `ErrorInfo`.
 
-use std::{borrow::Cow, collections::HashMap};
+use std::{borrow::Cow, collections::HashMap, fmt};
 
 use muhurdar_proto::ERROR_DOMAIN;
 use muhurdar_xades as xades;
 use prost::Message as _;
 use tonic::{Code, Status};
-use tonic_types::{BadRequest, ErrorDetail, ErrorInfo, QuotaFailure, RetryInfo, StatusExt as _, pb};
+use tonic_types::{BadRequest, ErrorDetail, ErrorInfo, LocalizedMessage, QuotaFailure, RetryInfo, StatusExt as _, pb};
 
-use crate::{outside::shown, refusal::Refusal};
+use super::turkish;
+use crate::{
+    outside::shown,
+    refusal::{Refusal, hex},
+};
 
 /// Bytes of a text in a status. It is told up to three times in one header block (message, message within the details,
 /// violation), percent-encoded or in base64: together less than the 8 KiB that some clients take by default.
 const MOST: usize = 1000;
+/// The same of its Turkish sentence, which tells values that were cut already.
+const LOCALIZED: usize = 600;
 
 /// The gRPC code of a refusal (the contract's error table).
 fn code(refusal: &Refusal) -> Code {
@@ -23,9 +29,15 @@ fn code(refusal: &Refusal) -> Code {
             RefusalKind::AlreadySealed => Code::FailedPrecondition,
             _ => Code::InvalidArgument,
         },
-        Refusal::TaxpayerMismatch(_) | Refusal::CertificateUnusable(_) => Code::FailedPrecondition,
+        Refusal::TaxpayerMismatch { .. } | Refusal::CertificateUnusable { .. } | Refusal::CertificateChanged { .. } => {
+            Code::FailedPrecondition
+        }
         Refusal::SealUnknown(_) => Code::NotFound,
-        Refusal::Request { .. } | Refusal::TooLarge { .. } => Code::InvalidArgument,
+        Refusal::DocumentType { .. }
+        | Refusal::DocumentTooLarge { .. }
+        | Refusal::MessageTooLarge { .. }
+        | Refusal::Request { .. }
+        | Refusal::KeyReused => Code::InvalidArgument,
         Refusal::Call { code, .. } => *code,
         Refusal::Unauthenticated => Code::Unauthenticated,
         Refusal::Access(_) => Code::PermissionDenied,
@@ -45,7 +57,15 @@ pub(super) fn status(refusal: &Refusal) -> Status {
     let mut details: Vec<ErrorDetail> = vec![ErrorInfo::new(refusal.reason(), ERROR_DOMAIN, metadata(refusal)).into()];
     match refusal {
         // The text of a document's begins with line and column.
-        Refusal::Document(_) | Refusal::TooLarge { .. } => details.push(violation("document", &message)),
+        Refusal::Document(_) | Refusal::DocumentTooLarge { .. } => details.push(violation("document", &message)),
+        Refusal::DocumentType { .. } => details.push(violation("options.document_type", &message)),
+        Refusal::MessageTooLarge { item: Some(item), .. } => {
+            details.push(violation(&format!("items[{item}].document"), &message));
+        }
+        Refusal::MessageTooLarge { .. } => details.push(violation("document", &message)),
+        Refusal::TaxpayerMismatch { .. } => details.push(violation("taxpayer", &message)),
+        Refusal::CertificateChanged { .. } => details.push(violation("certificate_sha256", &message)),
+        Refusal::KeyReused => details.push(violation("idempotency_key", &message)),
         Refusal::Request { field, problem } => details.push(violation(field, problem)),
         Refusal::Quota {
             bound,
@@ -53,13 +73,15 @@ pub(super) fn status(refusal: &Refusal) -> Status {
             retry_after,
         } => {
             details.push(RetryInfo::new(Some(*retry_after)).into());
-            details.push(QuotaFailure::with_violation(bound.name(), short(limit)).into());
+            details.push(QuotaFailure::with_violation(bound.name(), limit.to_string()).into());
         }
         Refusal::Overloaded { retry_after, .. } | Refusal::TokenUnavailable { retry_after, .. } => {
             details.push(RetryInfo::new(Some(*retry_after)).into());
         }
         _ => {}
     }
+    let turkish = turkish::sentence(refusal);
+    details.push(LocalizedMessage::new(turkish::LOCALE, shown(&turkish, LOCALIZED)).into());
     Status::with_error_details_vec(code(refusal), message, details)
 }
 
@@ -79,18 +101,62 @@ pub(super) fn item_status(refusal: &Refusal) -> pb::Status {
     })
 }
 
+/// What a program reads of a refusal: `Reason` in reason.proto names the keys, and what each looks like.
 fn metadata(refusal: &Refusal) -> HashMap<String, String> {
-    let Refusal::Document(document) = refusal else {
-        return HashMap::new();
-    };
-    let Some(at) = document.position() else {
-        return HashMap::new();
-    };
-    HashMap::from([
-        ("line".to_owned(), at.line.to_string()),
-        ("column".to_owned(), at.column.to_string()),
-        ("offset".to_owned(), at.offset.to_string()),
-    ])
+    let mut metadata = HashMap::new();
+    let mut put = |key: &str, value: &dyn fmt::Display| drop(metadata.insert(key.to_owned(), value.to_string()));
+    match refusal {
+        Refusal::Document(document) => {
+            if let Some(at) = document.position() {
+                put("line", &at.line);
+                put("column", &at.column);
+                put("offset", &at.offset);
+            }
+            match document.reason() {
+                xades::Reason::Limit { what, limit } => {
+                    put("limit", what);
+                    put("value", limit);
+                }
+                xades::Reason::DocumentUnexpected { found, expected } => {
+                    put("requested", expected);
+                    put("named", found);
+                }
+                _ => {}
+            }
+        }
+        Refusal::DocumentType { requested, named } => {
+            put("requested", &requested.name());
+            put("named", &named.name());
+        }
+        Refusal::DocumentTooLarge { name, limit, size } => {
+            put("limit", name);
+            put("value", limit);
+            size.iter().for_each(|size| put("size", size));
+        }
+        Refusal::MessageTooLarge { limit, size, item } => {
+            put("limit", &"message_bytes");
+            put("value", limit);
+            size.iter().for_each(|size| put("size", size));
+            item.iter().for_each(|item| put("item", item));
+        }
+        Refusal::TaxpayerMismatch { requested, named, .. } => {
+            put("requested", requested);
+            named.iter().for_each(|named| put("named", named));
+        }
+        Refusal::CertificateUnusable { id, .. } => put("named", &hex(id)),
+        Refusal::CertificateChanged { requested, named, .. } => {
+            put("requested", &hex(requested));
+            put("named", &hex(named));
+        }
+        Refusal::SealUnknown(wanted) => put("requested", wanted),
+        Refusal::Request { field, .. } => put("field", field),
+        Refusal::Quota { limit, .. } | Refusal::Overloaded { limit, .. } => {
+            put("limit", &limit.name);
+            limit.value.iter().for_each(|value| put("value", value));
+        }
+        _ => {}
+    }
+    metadata
 }
 
 #[cfg(test)]
@@ -100,42 +166,75 @@ mod tests {
     use tonic_types::pb::ErrorInfo;
 
     use super::*;
-    use crate::{admission::Bound, outside::Outside};
+    use muhurdar_xades::DocumentType;
+
+    use crate::{
+        admission::Bound,
+        outside::Outside,
+        refusal::{Limit, Refusal},
+    };
 
     /// One of each that has details of its own.
     fn refusals(text: &str) -> Vec<Refusal> {
         let retry_after = Duration::from_millis(250);
-        let limit = text.to_owned();
+        let limit = Limit::new("in_flight", 7, "documents in flight");
+        let said = text.to_owned();
+        let wanted = Outside::new(text);
         vec![
-            Refusal::Overloaded {
-                limit: limit.clone(),
-                retry_after,
-            },
+            Refusal::Draining,
+            Refusal::Overloaded { limit, retry_after },
             Refusal::Quota {
                 bound: Bound::ALL[0],
-                limit: limit.clone(),
+                limit,
                 retry_after,
             },
             Refusal::TokenUnavailable {
-                message: limit.clone(),
+                reason: said.clone(),
                 retry_after,
             },
             Refusal::Request {
                 field: "x",
-                problem: limit.clone(),
+                problem: said.clone(),
             },
-            Refusal::Access(limit.clone()),
-            Refusal::TaxpayerMismatch(limit.clone()),
-            Refusal::CertificateUnusable(limit),
+            Refusal::Access(said.clone()),
+            Refusal::TaxpayerMismatch {
+                requested: wanted.clone(),
+                named: Some(wanted.clone()),
+                problem: said.clone(),
+            },
+            Refusal::CertificateUnusable {
+                taxpayer: wanted,
+                serial: "1".repeat(50),
+                id: [7; 32],
+                problem: said,
+            },
+            Refusal::CertificateChanged {
+                requested: [1; 32],
+                named: [2; 32],
+                problem: "x",
+            },
+            Refusal::KeyReused,
+            Refusal::DocumentType {
+                requested: DocumentType::Invoice,
+                named: DocumentType::CreditNote,
+            },
+            Refusal::MessageTooLarge {
+                limit: 1,
+                size: Some(2),
+                item: Some(3),
+            },
             Refusal::SealUnknown(Outside::new(text)),
             Refusal::Call {
                 code: Code::Unimplemented,
                 problem: text.to_owned(),
             },
-            Refusal::TooLarge { limit: 1 },
+            Refusal::DocumentTooLarge {
+                name: "large_document",
+                limit: 1,
+                size: None,
+            },
             Refusal::Deadline("passed"),
             Refusal::Unauthenticated,
-            Refusal::Draining,
             Refusal::Internal,
         ]
     }
@@ -160,7 +259,7 @@ mod tests {
 
     #[test]
     fn who_is_to_come_back_is_told_when() {
-        for refusal in &refusals("x")[..3] {
+        for refusal in &refusals("x")[1..4] {
             let retry = status(refusal).get_details_retry_info();
             assert_eq!(
                 retry.and_then(|r| r.retry_delay),
@@ -189,6 +288,11 @@ mod tests {
         let refusal = Refusal::SealUnknown(Outside::new("1234567890"));
         let item = item_status(&refusal);
         assert_eq!(item.code, Code::NotFound as i32);
-        assert_eq!(item.details.len(), 1);
+        let kinds: Vec<_> = item
+            .details
+            .iter()
+            .map(|detail| detail.type_url.rsplit('.').next().unwrap())
+            .collect();
+        assert_eq!(kinds, ["ErrorInfo", "LocalizedMessage"]);
     }
 }

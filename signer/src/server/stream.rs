@@ -1,6 +1,10 @@
 //! `SealStream`: documents in, answers out in whatever order they are made, for as long as the caller likes.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
 
 use muhurdar_proto::seal::v1 as wire;
 use prost::Message as _;
@@ -31,7 +35,8 @@ pub(super) struct Stream {
     pub(super) deadline: Option<Instant>,
     pub(super) departure: Departure,
     pub(super) answers: mpsc::Sender<(Result<wire::SealStreamResponse, Status>, Option<Waits>)>,
-    pub(super) document_limit: u64,
+    /// Bytes of a message.
+    pub(super) message_limit: u64,
 }
 
 /// What an answer holds until the transport takes it.
@@ -45,6 +50,7 @@ impl Stream {
     /// Reads until the caller is done, its deadline passes or the service drains; every item that was read is answered.
     pub(super) async fn run(self, mut items: Streaming<wire::SealStreamRequest>, in_flight: usize) {
         let places = Arc::new(Semaphore::new(in_flight));
+        let unanswered = Unanswered::default();
         let ended = loop {
             // A place first, and room: a stream whose answers are not read is not read either.
             let next = async {
@@ -53,7 +59,11 @@ impl Stream {
             };
             let (place, item) = tokio::select! {
                 biased;
-                () = self.pipeline.gate.closing() => break Some(status(&Refusal::Draining)),
+                () = self.pipeline.gate.closing() => {
+                    // So that nothing more is sent this way while what was read is answered.
+                    self.notice().await;
+                    break Some(status(&Refusal::Draining));
+                }
                 () = self.answers.closed() => break None,
                 () = passed(self.deadline) => break Some(self.late()),
                 next = next => next,
@@ -63,19 +73,22 @@ impl Stream {
             let item = match item {
                 Ok(Some(item)) => item,
                 Ok(None) => break None,
-                Err(broken) => break Some(wording::translate(broken, self.document_limit)),
+                Err(broken) => break Some(wording::translate(broken, self.message_limit)),
             };
             // A stream may outlive what its caller was allowed when it began.
             let caller = self.live.caller(self.peer.as_deref());
             let (pipeline, origin) = (Arc::clone(&self.pipeline), Arc::clone(&self.origin));
+            let id = unanswered.begin(&item.id);
             let (deadline, departure, answers) = (self.deadline, self.departure.clone(), self.answers.clone());
             tokio::spawn(async move {
                 let answer = tokio::select! {
                     biased;
-                    answer = answer(&pipeline, caller, &origin, item, deadline) => Some(answer),
+                    answer = answer(&pipeline, caller, &origin, item, &id, deadline) => Some(answer),
                     // Nobody reads the answers any more: what waits leaves its turn to others.
                     () = answers.closed() => None,
                 };
+                // Whoever reads the answer may take its id for the next one.
+                drop(id);
                 if let Some((answer, admitted)) = answer {
                     let waits = Waits {
                         _place: place,
@@ -91,6 +104,15 @@ impl Stream {
         if let Some(status) = ended {
             drop(self.answers.send((Err(status), None)).await);
         }
+    }
+
+    /// Says that the service is about to end.
+    async fn notice(&self) {
+        let notice = wire::SealStreamResponse {
+            id: String::new(),
+            outcome: Some(wire::seal_stream_response::Outcome::Draining(wire::DrainNotice {})),
+        };
+        drop(self.answers.send((Ok(notice), None)).await);
     }
 
     /// The deadline is the call's: it ends the stream, and was each item's before.
@@ -110,20 +132,69 @@ impl Stream {
     }
 }
 
+/// The ids of a stream's items that are not answered.
+#[derive(Debug, Default, Clone)]
+struct Unanswered(Arc<Mutex<HashSet<String>>>);
+
+/// An item's id, until it is answered.
+#[derive(Debug)]
+struct Id {
+    /// As it is told.
+    shown: Outside,
+    /// What is wrong with it.
+    problem: Option<String>,
+    /// Where it stands among the unanswered.
+    of: Option<(Unanswered, String)>,
+}
+
+impl Unanswered {
+    fn begin(&self, id: &str) -> Id {
+        let shown = Outside::new(id);
+        let refused = |shown, problem: String| Id {
+            shown,
+            problem: Some(problem),
+            of: None,
+        };
+        // It stands in the answer, and not whole.
+        if shown.as_str() != id {
+            let problem = format!("must have at most {LONGEST} bytes, and none that control how a text is shown");
+            return refused(shown, problem);
+        }
+        let mut ids = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !ids.insert(id.to_owned()) {
+            let problem = "is that of an item which is not answered yet; this one was not sealed, that one goes on";
+            return refused(shown, problem.to_owned());
+        }
+        drop(ids);
+        Id {
+            shown,
+            problem: None,
+            of: Some((self.clone(), id.to_owned())),
+        }
+    }
+}
+
+impl Drop for Id {
+    fn drop(&mut self) {
+        if let Some((all, id)) = &self.of {
+            all.0.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+        }
+    }
+}
+
 /// The answer to one item of a stream, with the item's share of the limits.
 async fn answer(
     pipeline: &Pipeline,
     caller: Result<Arc<Caller>, Refusal>,
     origin: &Origin,
     item: wire::SealStreamRequest,
+    id: &Id,
     deadline: Option<Instant>,
 ) -> (wire::SealStreamResponse, Option<Admitted>) {
-    let id = Outside::new(&item.id);
     let outcome = match (caller, item.request) {
-        // It stands in the answer, and not whole.
-        _ if id.as_str() != item.id => Err(Refusal::Request {
+        _ if id.problem.is_some() => Err(Refusal::Request {
             field: "id",
-            problem: format!("must have at most {LONGEST} bytes, and none that control how a text is shown"),
+            problem: id.problem.clone().unwrap_or_default(),
         }),
         (Ok(caller), Some(request)) => seal(pipeline, &caller, origin, request, deadline).await,
         (Err(refusal), _) => Err(refusal),
@@ -141,7 +212,7 @@ async fn answer(
     };
     (
         wire::SealStreamResponse {
-            id: id.as_str().to_owned(),
+            id: id.shown.as_str().to_owned(),
             outcome: Some(outcome),
         },
         admitted,

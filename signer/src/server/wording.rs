@@ -15,7 +15,7 @@ use tower::util::MapResponseLayer;
 use super::status::status;
 use crate::refusal::Refusal;
 
-/// Words every answer, where a document may have so many bytes.
+/// Words every answer, where a message may have so many bytes.
 pub(super) fn layer(
     limit: u64,
 ) -> MapResponseLayer<impl Fn(http::Response<Body>) -> http::Response<Body> + Clone + Send + Sync + 'static> {
@@ -36,7 +36,11 @@ pub(super) fn translate(said: Status, limit: u64) -> Status {
     }
     let refusal = match said.code() {
         // Nothing else in this service answers OUT_OF_RANGE.
-        Code::OutOfRange => Refusal::TooLarge { limit },
+        Code::OutOfRange => Refusal::MessageTooLarge {
+            limit,
+            size: None,
+            item: None,
+        },
         Code::Unimplemented if said.message().is_empty() => Refusal::Call {
             code: said.code(),
             problem: "no such method; the service's methods are told by reflection".to_owned(),

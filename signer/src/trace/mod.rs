@@ -30,7 +30,7 @@ pub(crate) enum Method {
     SealStream,
     SealBatch,
     SealLarge,
-    SealDigest,
+    SignDigest,
 }
 
 impl Method {
@@ -41,7 +41,7 @@ impl Method {
             Self::SealStream => "muhurdar.seal.v1.SealService/SealStream",
             Self::SealBatch => "muhurdar.seal.v1.SealService/SealBatch",
             Self::SealLarge => "muhurdar.seal.v1.SealService/SealLarge",
-            Self::SealDigest => "muhurdar.seal.v1.SealService/SealDigest",
+            Self::SignDigest => "muhurdar.seal.v1.SealService/SignDigest",
         }
     }
 

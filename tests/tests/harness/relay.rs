@@ -89,11 +89,13 @@ impl Spoiler {
         if !self.spoiled.contains(&number) {
             return;
         }
-        if let Some(seal_response::Result::SealedDocument(document)) = &mut response.result {
-            (*document, response.signature_value) = spoil(document);
+        if let Some(seal_response::Answer::SealedDocument(document)) = &mut response.answer
+            && let Some(result) = &mut response.result
+        {
+            (*document, result.signature_value) = spoil(document);
             // Whoever only compares the answer's parts with each other sees nothing.
             let digest = digest(&SHA256, document);
-            response.sealed_document_sha256 = Bytes::copy_from_slice(digest.as_ref());
+            result.sealed_document_sha256 = Bytes::copy_from_slice(digest.as_ref());
         }
     }
 }
@@ -169,10 +171,17 @@ impl SealService for Spoiler {
         Err(Status::unimplemented("the relay passes single documents"))
     }
 
-    async fn seal_digest(
+    async fn get_server_info(
         &self,
-        _: Request<wire::SealDigestRequest>,
-    ) -> Result<Response<wire::SealDigestResponse>, Status> {
+        request: Request<wire::GetServerInfoRequest>,
+    ) -> Result<Response<wire::GetServerInfoResponse>, Status> {
+        self.upstream.clone().get_server_info(request.into_inner()).await
+    }
+
+    async fn sign_digest(
+        &self,
+        _: Request<wire::SignDigestRequest>,
+    ) -> Result<Response<wire::SignDigestResponse>, Status> {
         Err(Status::unimplemented("the relay passes single documents"))
     }
 

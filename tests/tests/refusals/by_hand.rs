@@ -6,8 +6,8 @@ use std::{sync::OnceLock, time::Duration};
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use muhurdar_proto::seal::v1::{
-    GetSealRequest, SealBatchRequest, SealBatchResponse, SealDigestRequest, SealStreamRequest,
-    seal_batch_result::Outcome as BatchOutcome, seal_stream_response::Outcome,
+    DigestAlgorithm, GetSealRequest, SealBatchRequest, SealBatchResponse, SealStreamRequest, SignDigestRequest,
+    get_seal_request, seal_batch_result::Outcome as BatchOutcome, seal_stream_response::Outcome,
 };
 use muhurdar_tests::{
     Appliance, Branch, Builder, RSA, Refused,
@@ -59,15 +59,19 @@ async fn a_deadline_that_passes_is_told_by_the_service_wherever_the_call_is() {
     let batch = framed(&SealBatchRequest {
         items: vec![Branch::request(RSA, invoice(RSA, "")); 8],
     });
-    let digest = framed(&SealDigestRequest {
+    let mut client = Branch::of(slow(), "branch-1").connect().await;
+    let digest = framed(&SignDigestRequest {
         taxpayer: RSA.to_owned(),
+        // The only taxpayer has an EC P-384 key.
         digest: vec![7; 48].into(),
-        ..SealDigestRequest::default()
+        digest_algorithm: DigestAlgorithm::Sha384.into(),
+        certificate_sha256: Branch::seal_of(&mut client, RSA).await.id,
+        ..SignDigestRequest::default()
     });
     let never = || stream::pending::<Bytes>();
     let calls: [(&str, Vec<Bytes>, bool); 8] = [
         ("Seal", vec![seal()], false),
-        ("SealDigest", vec![digest], false),
+        ("SignDigest", vec![digest], false),
         // Of these the body does not come, or not to its end.
         ("Seal", vec![], true),
         ("Seal", vec![seal().slice(..20)], true),
@@ -130,20 +134,22 @@ async fn what_a_caller_writes_is_not_repeated_beyond_what_a_text_may_have() {
     let connection = by_hand(appliance()).await;
     let one = |message: Bytes| stream::once(message);
     let get = framed(&GetSealRequest {
-        taxpayer: endless(7000),
+        seal: Some(get_seal_request::Seal::Taxpayer(endless(7000))),
     });
     let refused = refused_with(&connection, &format!("{SEAL_SERVICE}/GetSeal"), &[], one(get)).await;
     is(&refused, Code::InvalidArgument, "REQUEST");
 
-    let digest = SealDigestRequest {
+    let digest = SignDigestRequest {
         taxpayer: RSA.to_owned(),
         digest: vec![7; 32].into(),
+        digest_algorithm: DigestAlgorithm::Sha256.into(),
+        certificate_sha256: vec![7; 32].into(),
         document_id: endless(500_000),
-        ..SealDigestRequest::default()
+        ..SignDigestRequest::default()
     };
     let refused = refused_with(
         &connection,
-        &format!("{SEAL_SERVICE}/SealDigest"),
+        &format!("{SEAL_SERVICE}/SignDigest"),
         &[],
         one(framed(&digest)),
     )
@@ -189,6 +195,8 @@ async fn what_a_caller_writes_is_not_repeated_beyond_what_a_text_may_have() {
         .await
         .unwrap()
         .into_inner()
+        .result
+        .unwrap()
         .receipt;
     let id = receipt.unwrap().document_id;
     assert!(id.starts_with("xxxx") && id.len() <= 128, "{} bytes", id.len());

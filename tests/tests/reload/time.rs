@@ -10,8 +10,9 @@ use std::{
 
 use bytes::Bytes;
 use muhurdar_proto::seal::v1::{
-    GetSealRequest, SealLargeHeader, SealLargeRequest, SealStreamRequest, seal_large_request::Part as Ask,
-    seal_large_response::Part, seal_service_client::SealServiceClient, seal_stream_response::Outcome,
+    GetSealRequest, SealLargeHeader, SealLargeRequest, SealState, SealStreamRequest, get_seal_request,
+    seal_large_request::Part as Ask, seal_large_response::Part, seal_service_client::SealServiceClient,
+    seal_stream_response::Outcome,
 };
 use muhurdar_tests::{
     Appliance, Branch, Builder, RSA, certify_for, invoice, muhurdar, new_seal, refused, refused_item, revoke_for,
@@ -27,13 +28,14 @@ type Client = SealServiceClient<Channel>;
 
 /// The serial number of the certificate that seals for the taxpayer now, by what the service says of it and by what it does.
 async fn serial(client: &mut Client, taxpayer: &str) -> String {
-    let request = GetSealRequest {
-        taxpayer: taxpayer.to_owned(),
-    };
-    let shown = client.get_seal(request).await.unwrap().into_inner().seal.unwrap();
-    assert!(shown.usable, "{}", shown.unusable);
+    let shown = Branch::seal_of(client, taxpayer).await;
+    assert!(
+        shown.state() == SealState::Usable && shown.chosen,
+        "{}",
+        shown.state_detail
+    );
     let sealed = client.seal(Branch::request(taxpayer, invoice(taxpayer, ""))).await;
-    let sealed = sealed.unwrap().into_inner().certificate_serial_number;
+    let sealed = sealed.unwrap().into_inner().result.unwrap().certificate_serial_number;
     assert_eq!(sealed, shown.certificate_serial_number, "what is shown is what seals");
     sealed
 }
@@ -116,6 +118,7 @@ async fn a_large_document_is_sealed_by_what_is_valid_when_it_has_arrived() {
     let Some(Part::Result(result)) = answers.message().await.unwrap().unwrap().part else {
         panic!("the result comes first");
     };
+    let result = result.result.unwrap();
     assert_eq!(result.certificate_serial_number, first);
     let time = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds(&result.signing_time));
     assert!(time > end, "sealed at {}", result.signing_time);
@@ -164,7 +167,7 @@ async fn a_client_certificate_that_ends_ends_its_open_connection_too() {
     send.send(item()).await.unwrap();
     match answers.message().await.unwrap().unwrap().outcome.unwrap() {
         Outcome::Error(error) => assert_eq!(refused_item(&error).code, Code::Unauthenticated),
-        Outcome::Response(_) => panic!("a stream outlives its certificate"),
+        other => panic!("a stream outlives its certificate: {other:?}"),
     }
     let mut other = Branch::of(&appliance, "branch-1").connect().await;
     other.seal(request()).await.expect("another is not touched");
@@ -299,9 +302,15 @@ async fn the_taxpayers_of_a_token_that_was_down_at_the_start_are_there_when_it_i
             "{status:?}"
         );
         assert!(refused.details.retry_info().is_some(), "{status:?}");
-        assert!(refused.message.contains("twin"), "{}", refused.message);
+        let told = |line: &str| line.contains("no token can sign") && line.contains("twin");
+        assert!(appliance.log().lines().any(told), "{}", appliance.log());
         let taxpayer = anybody.to_owned();
-        let status = client.get_seal(GetSealRequest { taxpayer }).await.unwrap_err();
+        let status = client
+            .get_seal(GetSealRequest {
+                seal: Some(get_seal_request::Seal::Taxpayer(taxpayer)),
+            })
+            .await
+            .unwrap_err();
         assert_eq!(status.code(), Code::Unavailable, "{status:?}");
     }
     // Where the pool starts its process anew meanwhile, it begins without its token again.

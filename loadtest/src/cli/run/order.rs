@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use muhurdar_proto::seal::v1::{Answer, Priority};
+use muhurdar_proto::seal::v1::{AnswerKind, Priority};
 
 use super::{Args, args::priority, folder::server_toml, interrupted};
 use crate::{
@@ -110,9 +110,9 @@ pub(super) fn order(args: &Args) -> Result<Order, Exit> {
             },
             mode: args.mode,
             answer: if args.signature_only {
-                Answer::SignatureOnly
+                AnswerKind::Patch
             } else {
-                Answer::SealedDocument
+                AnswerKind::Document
             },
             connections: args.connections,
             streams: args.streams,

@@ -49,10 +49,10 @@ impl Worker {
             }
         };
         let request = self.take(state, key);
-        let bytes = match &answer.result {
-            Some(seal_response::Result::SealedDocument(document)) => document.len(),
-            Some(seal_response::Result::Seal(seal)) => seal.replacement.len(),
-            None => answer.signature_value.len(),
+        let bytes = match &answer.answer {
+            Some(seal_response::Answer::SealedDocument(document)) => document.len(),
+            Some(seal_response::Answer::Patch(patch)) => patch.replacement.len(),
+            None => answer.result.as_ref().map_or(0, |result| result.signature_value.len()),
         };
         state.recorder.record(&Outcome {
             segment: request.segment,
@@ -107,15 +107,17 @@ impl Worker {
 /// An answer's fields are slices of large receive buffers: a kept answer must not keep those.
 fn copied(mut answer: SealResponse) -> SealResponse {
     let copy = |bytes: &mut Bytes| *bytes = Bytes::copy_from_slice(bytes);
-    match &mut answer.result {
-        Some(seal_response::Result::SealedDocument(document)) => copy(document),
-        Some(seal_response::Result::Seal(seal)) => copy(&mut seal.replacement),
+    match &mut answer.answer {
+        Some(seal_response::Answer::SealedDocument(document)) => copy(document),
+        Some(seal_response::Answer::Patch(patch)) => copy(&mut patch.replacement),
         None => {}
     }
-    copy(&mut answer.signature_value);
-    copy(&mut answer.sealed_document_sha256);
-    if let Some(receipt) = &mut answer.receipt {
-        copy(&mut receipt.certificate_sha256);
+    if let Some(result) = &mut answer.result {
+        copy(&mut result.signature_value);
+        copy(&mut result.sealed_document_sha256);
+        if let Some(receipt) = &mut result.receipt {
+            copy(&mut receipt.certificate_sha256);
+        }
     }
     answer
 }

@@ -2,7 +2,8 @@
 
 use std::{sync::Arc, sync::atomic::Ordering, time::Instant};
 
-use muhurdar_proto::seal::v1::SealDigestRequest;
+use muhurdar_proto::seal::v1::{DigestAlgorithm, SignDigestRequest};
+use muhurdar_xades as xades;
 use tokio::sync::mpsc;
 
 use super::{InFlight, Parcel, State, Worker};
@@ -119,12 +120,14 @@ impl Worker {
         let key = (ticket >> 32) as usize;
         match self.office.prepare(document) {
             Ok(prepared) => {
-                let message = Outgoing::Digest(Box::new(SealDigestRequest {
+                let message = Outgoing::Digest(Box::new(SignDigestRequest {
                     taxpayer: document.taxpayer().to_owned(),
                     digest: prepared.digest().to_vec().into(),
+                    digest_algorithm: digest_algorithm(&prepared).into(),
+                    certificate_sha256: prepared.certificate().sha256().to_vec().into(),
                     priority: manner.priority.into(),
                     document_id: prepared.document_id().unwrap_or_default().to_owned(),
-                    ..SealDigestRequest::default()
+                    ..SignDigestRequest::default()
                 }));
                 let request = &mut state.in_flight[key];
                 request.prepared = request.sampled.then(|| Box::new(prepared));
@@ -175,5 +178,15 @@ impl Worker {
                 request.sent = now;
             }
         }
+    }
+}
+
+/// The wire's name for how a document's SignedInfo was digested.
+fn digest_algorithm(prepared: &xades::Prepared) -> DigestAlgorithm {
+    match prepared.signature_algorithm().digest() {
+        xades::DigestAlgorithm::Sha256 => DigestAlgorithm::Sha256,
+        xades::DigestAlgorithm::Sha384 => DigestAlgorithm::Sha384,
+        xades::DigestAlgorithm::Sha512 => DigestAlgorithm::Sha512,
+        _ => DigestAlgorithm::Unspecified,
     }
 }

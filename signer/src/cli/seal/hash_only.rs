@@ -3,11 +3,13 @@
 use std::path::Path;
 
 use jiff::Timestamp;
-use muhurdar_proto::seal::v1::{GetSealRequest, SealDigestRequest, seal_service_client::SealServiceClient};
-use muhurdar_xades::{Certificate, Limits, Policy, Prepared, Sealing, prepare};
+use muhurdar_proto::seal::v1::{
+    DigestAlgorithm, GetSealRequest, SignDigestRequest, get_seal_request, seal_service_client::SealServiceClient,
+};
+use muhurdar_xades::{self as xades, Certificate, Limits, Policy, Prepared, Sealing, prepare};
 use tonic::transport::Channel;
 
-use super::{Failure, Seal, exit, refused};
+use super::{Failure, Seal, exit, reason, refused};
 
 /// How often a document is prepared where its certificate's successor comes in between.
 const ATTEMPTS: usize = 2;
@@ -56,7 +58,7 @@ impl Seal {
     /// What seals for the taxpayer now.
     async fn certificate(&self, client: &mut SealServiceClient<Channel>) -> Result<Certificate, Failure> {
         let request = GetSealRequest {
-            taxpayer: self.taxpayer.clone(),
+            seal: Some(get_seal_request::Seal::Taxpayer(self.taxpayer.clone())),
         };
         let seal = client.get_seal(request).await.map_err(|s| refused(&s))?;
         let info = seal.into_inner().seal.unwrap_or_default();
@@ -86,7 +88,7 @@ impl Seal {
         }
     }
 
-    /// False where the service has signed with another certificate's key than the one that the document was prepared for.
+    /// False where the service seals with another certificate by now than the one that the document was prepared for.
     async fn seal_prepared(
         &self,
         client: &mut SealServiceClient<Channel>,
@@ -94,19 +96,22 @@ impl Seal {
         document: &[u8],
         mut prepared: Prepared,
     ) -> Result<bool, Failure> {
-        let serial = prepared.certificate().serial_decimal().to_owned();
         let seal = loop {
-            let request = SealDigestRequest {
+            let request = SignDigestRequest {
                 taxpayer: self.taxpayer.clone(),
                 digest: prepared.digest().to_vec().into(),
+                digest_algorithm: digest_algorithm(&prepared).into(),
+                certificate_sha256: prepared.certificate().sha256().to_vec().into(),
                 document_id: prepared.document_id().unwrap_or_default().to_owned(),
-                ..SealDigestRequest::default()
+                ..SignDigestRequest::default()
             };
-            let answer = client.seal_digest(request).await.map_err(|s| refused(&s))?.into_inner();
-            if answer.certificate_serial_number != serial {
-                return Ok(false);
-            }
-            let value = &answer.signature_value;
+            let answer = match client.sign_digest(request).await {
+                Ok(answer) => answer.into_inner(),
+                Err(status) if reason(&status) == "CERTIFICATE_CHANGED" => return Ok(false),
+                Err(status) => return Err(refused(&status)),
+            };
+            let value = answer.result.map(|result| result.signature_value).unwrap_or_default();
+            let value = &value[..];
             if prepared.wants_countersignature() {
                 prepared = prepared.countersign(value).map_err(Failure::unavailable)?;
             } else {
@@ -121,5 +126,15 @@ impl Seal {
         let written = self.put(path, seal.splice(document)).await?;
         println!("{} -> {} at {signing_time}", path.display(), written.display());
         Ok(true)
+    }
+}
+
+/// The wire's name for how a document's SignedInfo was digested.
+fn digest_algorithm(prepared: &Prepared) -> DigestAlgorithm {
+    match prepared.signature_algorithm().digest() {
+        xades::DigestAlgorithm::Sha256 => DigestAlgorithm::Sha256,
+        xades::DigestAlgorithm::Sha384 => DigestAlgorithm::Sha384,
+        xades::DigestAlgorithm::Sha512 => DigestAlgorithm::Sha512,
+        _ => DigestAlgorithm::Unspecified,
     }
 }

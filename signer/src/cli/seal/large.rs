@@ -7,8 +7,8 @@ use std::{
 
 use aws_lc_rs::digest;
 use muhurdar_proto::seal::v1::{
-    DetachedSeal, SealLargeEnd, SealLargeHeader, SealLargeRequest, SealLargeResult, seal_large_request::Part as Ask,
-    seal_large_response::Part, seal_service_client::SealServiceClient,
+    SealLargeEnd, SealLargeHeader, SealLargeRequest, SealOptions, SealPatch, SealResult,
+    seal_large_request::Part as Ask, seal_large_response::Part, seal_service_client::SealServiceClient,
 };
 use tokio::{
     fs::File,
@@ -60,13 +60,16 @@ impl Seal {
         &self,
         client: &mut SealServiceClient<Channel>,
         path: &Path,
-    ) -> Result<(PathBuf, SealLargeResult), Failure> {
+    ) -> Result<(PathBuf, SealResult), Failure> {
         let at = |e: io::Error| Failure::io(path.display(), &e);
         let mut file = File::open(path).await.map_err(at)?;
         let header = SealLargeHeader {
             taxpayer: self.taxpayer.clone(),
-            answer: self.answer().into(),
-            size: file.metadata().await.map_err(at)?.len(),
+            options: Some(SealOptions {
+                answer: self.answer().into(),
+                ..SealOptions::default()
+            }),
+            size: Some(file.metadata().await.map_err(at)?.len()),
             ..SealLargeHeader::default()
         };
         let (requests, outgoing) = mpsc::channel(4);
@@ -106,7 +109,7 @@ impl Seal {
             .map_err(at)?;
 
         let mut target = Target::create(self.destination(path)?)?;
-        if let Some(seal) = &result.seal {
+        if let Some(seal) = &result.patch {
             target.splice(path, seal).await?;
         }
         loop {
@@ -117,7 +120,9 @@ impl Seal {
                 .and_then(|a| a.part)
             {
                 Some(Part::Chunk(chunk)) => target.write(&chunk).await?,
-                Some(Part::End(end)) => return Ok((target.finish(&end).await?, result)),
+                Some(Part::End(end)) => {
+                    return Ok((target.finish(&end).await?, result.result.unwrap_or_default()));
+                }
                 _ => {
                     return Err(Failure::unavailable(
                         "the service ended before the sealed document was whole",
@@ -173,7 +178,7 @@ impl Target {
     }
 
     /// Puts the seal into what lies in `path`.
-    async fn splice(&mut self, path: &Path, seal: &DetachedSeal) -> Result<(), Failure> {
+    async fn splice(&mut self, path: &Path, seal: &SealPatch) -> Result<(), Failure> {
         let at = |e: io::Error| Failure::io(path.display(), &e);
         let mut file = File::open(path).await.map_err(at)?;
         self.copy(&mut file, path, Some(seal.offset)).await?;

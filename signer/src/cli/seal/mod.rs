@@ -11,11 +11,11 @@ use std::{
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use muhurdar_proto::seal::v1::{
-    Answer, SealRequest, SealStreamRequest, seal_response::Result as Body, seal_service_client::SealServiceClient,
-    seal_stream_response::Outcome,
+    AnswerKind, SealOptions, SealRequest, SealStreamRequest, seal_response::Answer as Body,
+    seal_service_client::SealServiceClient, seal_stream_response::Outcome,
 };
 use tonic::transport::Channel;
-use tonic_types::{RpcStatusExt as _, pb};
+use tonic_types::{RpcStatusExt as _, StatusExt as _, pb};
 
 use super::{Failure, exit, output};
 use crate::client::{ClientConfigFile, ClientError};
@@ -123,7 +123,10 @@ impl Seal {
                 let request = SealRequest {
                     taxpayer: taxpayer.clone(),
                     document: document.into(),
-                    answer: answer.into(),
+                    options: Some(SealOptions {
+                        answer: answer.into(),
+                        ..SealOptions::default()
+                    }),
                     ..SealRequest::default()
                 };
                 let request = SealStreamRequest {
@@ -146,6 +149,10 @@ impl Seal {
         let mut failures = Vec::new();
         let mut answered = 0;
         while let Some(answer) = answers.message().await.map_err(|s| refused(&s))? {
+            // What is on its way is answered still; then the stream ends, and says why.
+            if matches!(answer.outcome, Some(Outcome::Draining(_))) {
+                continue;
+            }
             window.add_permits(1);
             answered += 1;
             progress.inc(1);
@@ -153,17 +160,15 @@ impl Seal {
             let path = path.ok_or_else(|| Failure::unavailable("the service answered what was not asked"))?;
             match answer.outcome {
                 Some(Outcome::Response(response)) => {
-                    let written = self.write(path, response.result).await?;
-                    let line = format!(
-                        "{} -> {} at {}",
-                        path.display(),
-                        written.display(),
-                        response.signing_time
-                    );
+                    let written = self.write(path, response.answer).await?;
+                    let result = response.result.unwrap_or_default();
+                    let line = format!("{} -> {} at {}", path.display(), written.display(), result.signing_time);
                     progress.suspend(|| println!("{line}"));
                 }
                 Some(Outcome::Error(error)) => failures.push((path, error)),
-                None => return Err(Failure::unavailable("the service answered neither a seal nor an error")),
+                Some(Outcome::Draining(_)) | None => {
+                    return Err(Failure::unavailable("the service answered neither a seal nor an error"));
+                }
             }
         }
         progress.finish_and_clear();
@@ -176,18 +181,18 @@ impl Seal {
         report(&failures)
     }
 
-    fn answer(&self) -> Answer {
+    fn answer(&self) -> AnswerKind {
         if self.signature_only {
-            Answer::SignatureOnly
+            AnswerKind::Patch
         } else {
-            Answer::SealedDocument
+            AnswerKind::Document
         }
     }
 
     async fn write(&self, path: &Path, body: Option<Body>) -> Result<PathBuf, Failure> {
         let sealed = match body {
             Some(Body::SealedDocument(document)) => document.to_vec(),
-            Some(Body::Seal(seal)) => {
+            Some(Body::Patch(seal)) => {
                 let mut document = tokio::fs::read(path)
                     .await
                     .map_err(|e| Failure::io(path.display(), &e))?;
@@ -241,6 +246,12 @@ fn progress(files: usize) -> ProgressBar {
     }
     let style = ProgressStyle::with_template("{bar:40} {pos}/{len} {per_sec} {eta}");
     ProgressBar::new(files as u64).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
+/// The reason that a program reads.
+fn reason(status: &tonic::Status) -> String {
+    let details = status.get_error_details();
+    details.error_info().map(|info| info.reason.clone()).unwrap_or_default()
 }
 
 /// A status that ended the whole call.

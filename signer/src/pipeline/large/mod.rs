@@ -15,6 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use aws_lc_rs::digest;
 use bytes::Bytes;
 use jiff::Timestamp;
 use muhurdar_xades::{self as xades, DocumentType, Preparer, Sealing};
@@ -29,7 +30,8 @@ use super::{Described, Pipeline, Receipt, Rules, right_taxpayer};
 use crate::{
     admission::{Admitted, Caller, Errand, LargeShare, Visit},
     config::{Call, Config, Priority},
-    refusal::{LATER, Refusal},
+    outside::Outside,
+    refusal::{LATER, Limit, Refusal, SealId},
     seals::Seal,
     trace,
 };
@@ -76,7 +78,7 @@ impl Large {
         let own = caller.take_large(self.most.div_ceil(2))?;
         let of_all = Arc::clone(&self.places).try_acquire_owned();
         let of_all = of_all.map_err(|_| Refusal::Overloaded {
-            limit: format!("its limit of {} large documents in flight", self.most),
+            limit: Limit::new("large_in_flight", self.most as u64, "large documents in flight"),
             retry_after: LATER,
         })?;
         Ok(Place {
@@ -93,10 +95,14 @@ pub struct LargeRequest {
     pub taxpayer: String,
     /// What its root must be; none: whatever is found.
     pub expect: Option<DocumentType>,
+    /// The certificate that must seal it; none: the one that seals when all of it is there.
+    pub certificate: Option<SealId>,
     /// How urgent it is.
     pub priority: Priority,
-    /// Its size, where the caller knows it: what is too large is refused at once.
+    /// Its size, where the caller knows it: what is too large is refused at once, what has another size when all of it is there.
     pub size: Option<u64>,
+    /// Whether it may have to be known again: [`Whole::sha256`].
+    pub identify: bool,
     /// When the answer is worth nothing any more.
     pub deadline: Option<Instant>,
 }
@@ -106,8 +112,14 @@ pub struct LargeRequest {
 pub struct Incoming {
     progress: Progress,
     pieces: mpsc::Sender<Piece>,
-    reading: JoinHandle<Result<(xades::Digested, Spooled), Refusal>>,
-    /// What seals now, and how.
+    reading: JoinHandle<Result<Read, Refusal>>,
+    of: Of,
+}
+
+/// What belongs to a large document on all of its way.
+#[derive(Debug)]
+struct Of {
+    /// What seals when it begins, and how.
     seal: Arc<Seal>,
     policy: Arc<xades::Policy>,
     rules: Arc<Rules>,
@@ -115,6 +127,52 @@ pub struct Incoming {
     deadline: Instant,
     visit: Visit,
     place: Place,
+}
+
+/// A document that was read to its end.
+#[derive(Debug)]
+struct Read {
+    digested: xades::Digested,
+    spooled: Spooled,
+    sha256: Option<[u8; 32]>,
+}
+
+/// A large document all of which is there.
+#[derive(Debug)]
+pub struct Whole {
+    read: Read,
+    of: Of,
+}
+
+impl Whole {
+    /// Of the document as it came, where that was wanted.
+    #[must_use]
+    pub fn sha256(&self) -> Option<[u8; 32]> {
+        self.read.sha256
+    }
+
+    /// When the answer is worth nothing any more.
+    #[must_use]
+    pub fn deadline(&self) -> Instant {
+        self.of.deadline
+    }
+
+    /// What it is.
+    #[must_use]
+    pub fn document_type(&self) -> DocumentType {
+        self.read.digested.document_type()
+    }
+
+    /// The sealed document that a seal of earlier gives, put into the place that it was made for.
+    #[must_use]
+    pub fn sealed_before(self, gives_way: std::ops::Range<u64>, seal: Vec<u8>) -> Outgoing {
+        Outgoing {
+            spliced: Some(Spliced::new(self.read.spooled, gives_way, seal)),
+            patience: self.of.rules.large_patience,
+            _admitted: self.of.visit.without_a_turn(),
+            _place: self.of.place,
+        }
+    }
 }
 
 /// A place of all, and one of its client's.
@@ -161,11 +219,15 @@ impl Pipeline {
     pub async fn begin_large(&self, caller: &Caller, request: LargeRequest) -> Result<Incoming, Refusal> {
         let begun = Timestamp::now();
         caller.may(Call::Seal)?;
-        let seal = self.seal_of(caller, &request.taxpayer, begun)?;
+        let seal = self.seal_of(caller, &request.taxpayer, request.certificate, begun)?;
         let rules = self.rules.load_full();
         let limit = rules.large.bytes;
         if request.size.is_some_and(|size| size > limit) {
-            return Err(Refusal::TooLarge { limit });
+            return Err(Refusal::DocumentTooLarge {
+                name: "large_document",
+                limit,
+                size: request.size,
+            });
         }
         let errand = Errand {
             priority: request.priority,
@@ -185,6 +247,7 @@ impl Pipeline {
             limits: rules.large.clone(),
             expect: request.expect,
             begun,
+            identify: request.identify,
         };
         let folder = self.large.folder.clone();
         // A thread that may block: a disk is no place to wait for on the threads of all others.
@@ -193,13 +256,15 @@ impl Pipeline {
             progress: Progress::new(rules.large_patience),
             pieces,
             reading,
-            seal,
-            policy,
-            rules,
-            request,
-            deadline,
-            visit,
-            place,
+            of: Of {
+                seal,
+                policy,
+                rules,
+                request,
+                deadline,
+                visit,
+                place,
+            },
         })
     }
 
@@ -207,11 +272,10 @@ impl Pipeline {
     ///
     /// # Errors
     /// As [`Pipeline::seal`].
-    pub async fn finish_large(&self, caller: &Caller, incoming: Incoming) -> Result<LargeSealed, Refusal> {
-        let Incoming {
-            progress: _,
-            pieces,
-            reading,
+    pub async fn finish_large(&self, caller: &Caller, whole: Whole) -> Result<LargeSealed, Refusal> {
+        let Whole { read, of } = whole;
+        let Read { digested, spooled, .. } = read;
+        let Of {
             seal,
             policy,
             rules,
@@ -219,13 +283,7 @@ impl Pipeline {
             deadline,
             visit,
             place,
-        } = incoming;
-        // Where the reader has given up, it says why itself.
-        drop(pieces.send(Piece::End).await);
-        let (digested, spooled) = reading.await.unwrap_or(Err(Refusal::Internal))?;
-        caller.may(Call::Seal)?;
-        caller.may_have_sealed(digested.document_type())?;
-        right_taxpayer(digested.sealer(), &request.taxpayer, rules.unnamed_sealer)?;
+        } = of;
         let errand = Errand {
             priority: request.priority,
             bytes: 0,
@@ -234,16 +292,21 @@ impl Pipeline {
         let mut admitted = self.door.turn(caller, visit, errand).await?;
         // It may have been minutes on its way: certificate and time are those of its signing.
         let now = Timestamp::now();
-        let fresh = self.seal_of(caller, &request.taxpayer, now)?;
+        let fresh = self.seal_of(caller, &request.taxpayer, request.certificate, now)?;
         // A successor of another kind seals what comes from now on; this one its predecessor's, while that is good.
         let fits = |seal: &Seal| digested.fits(&seal.certificate, &policy) && seal.usable(now).is_ok();
         let seal = if fits(&fresh) || !fits(&seal) { fresh } else { seal };
-        let prepared = digested.draft(&seal.certificate, &policy, now).map_err(|other| {
-            let serial = seal.certificate.serial_decimal();
-            Refusal::CertificateUnusable(format!(
-                "the certificate {serial} took its predecessor's place while the document was on its way: {other}; send it again"
-            ))
-        })?;
+        let prepared =
+            digested
+                .draft(&seal.certificate, &policy, now)
+                .map_err(|other| Refusal::CertificateUnusable {
+                    taxpayer: Outside::new(&seal.taxpayer),
+                    serial: seal.certificate.serial_decimal().to_owned(),
+                    id: seal.id(),
+                    problem: format!(
+                        "it took its predecessor's place while the document was on its way: {other}; send it again"
+                    ),
+                })?;
         let described = Described::of(&prepared);
         let (token, element) = self.sign(prepared, &seal, &admitted).await?;
         admitted.signed();
@@ -279,12 +342,34 @@ impl Pipeline {
 }
 
 impl Incoming {
+    /// All of it is there.
+    ///
+    /// # Errors
+    /// What is wrong with the document; ACCESS where the caller may not have it sealed, TAXPAYER_MISMATCH, REQUEST where it has another
+    /// size than was said.
+    pub async fn whole(self, caller: &Caller) -> Result<Whole, Refusal> {
+        // Where the reader has given up, it says why itself.
+        drop(self.pieces.send(Piece::End).await);
+        let read = self.reading.await.unwrap_or(Err(Refusal::Internal))?;
+        let (of, bytes) = (self.of, read.spooled.bytes());
+        if let Some(said) = of.request.size.filter(|said| *said != bytes) {
+            return Err(Refusal::Request {
+                field: "header.size",
+                problem: format!("says {said} bytes, but {bytes} came"),
+            });
+        }
+        caller.may(Call::Seal)?;
+        caller.may_have_sealed(read.digested.document_type())?;
+        right_taxpayer(read.digested.sealer(), &of.request.taxpayer, of.rules.unnamed_sealer)?;
+        Ok(Whole { read, of })
+    }
+
     /// Waits for what comes from the caller, but not for ever.
     ///
     /// # Errors
     /// DEADLINE where it does not come in time, or where next to nothing does.
     pub async fn patience<T>(&mut self, next: impl Future<Output = T>) -> Result<T, Refusal> {
-        let next = timeout_at(self.deadline.into(), self.progress.wait(next));
+        let next = timeout_at(self.of.deadline.into(), self.progress.wait(next));
         let next = next
             .await
             .map_err(|_| Refusal::Deadline("passed while the document was on its way"))?;
@@ -293,7 +378,7 @@ impl Incoming {
         ))
     }
 
-    /// Takes the next piece; false where the reader has given up, and [`Pipeline::finish_large`] says why.
+    /// Takes the next piece; false where the reader has given up, and [`Incoming::whole`] says why.
     ///
     /// # Errors
     /// REQUEST where it is too large.
@@ -382,10 +467,11 @@ struct Reader {
     limits: xades::Limits,
     expect: Option<DocumentType>,
     begun: Timestamp,
+    identify: bool,
 }
 
 impl Reader {
-    fn read(self, folder: &Path, mut pieces: mpsc::Receiver<Piece>) -> Result<(xades::Digested, Spooled), Refusal> {
+    fn read(self, folder: &Path, mut pieces: mpsc::Receiver<Piece>) -> Result<Read, Refusal> {
         let mut preparer = Preparer::new(Sealing {
             certificate: &self.seal.certificate,
             policy: &self.policy,
@@ -395,13 +481,23 @@ impl Reader {
         });
         let failed = |error: io::Error| spool_failed(&error);
         let mut spool = Spool::create(folder).map_err(failed)?;
+        let mut sha256 = self.identify.then(|| digest::Context::new(&digest::SHA256));
         loop {
             match pieces.blocking_recv() {
                 Some(Piece::Of(piece)) => {
                     preparer.feed(&piece)?;
+                    if let Some(sha256) = &mut sha256 {
+                        sha256.update(&piece);
+                    }
                     spool.push(&piece).map_err(failed)?;
                 }
-                Some(Piece::End) => return Ok((preparer.digested()?, spool.finish().map_err(failed)?)),
+                Some(Piece::End) => {
+                    return Ok(Read {
+                        digested: preparer.digested()?,
+                        spooled: spool.finish().map_err(failed)?,
+                        sha256: sha256.and_then(|sha256| sha256.finish().as_ref().try_into().ok()),
+                    });
+                }
                 // The caller has gone: nobody reads this.
                 None => return Err(Refusal::Internal),
             }
@@ -413,7 +509,11 @@ fn spool_failed(error: &io::Error) -> Refusal {
     tracing::error!(%error, "the spool of large documents failed");
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Refusal::Overloaded {
-            limit: "what its spool_dir holds".to_owned(),
+            limit: Limit {
+                name: "spool_dir",
+                value: None,
+                unit: "room for large documents",
+            },
             retry_after: LATER,
         },
         _ => Refusal::Internal,
