@@ -25,7 +25,7 @@ fn appliance() -> &'static Appliance {
     static SHARED: OnceLock<Appliance> = OnceLock::new();
     SHARED.get_or_init(|| {
         Builder::default()
-            .taxpayers(2)
+            .taxpayers(3)
             .hsm(2, Duration::from_millis(300))
             .client(
                 "till",
@@ -214,7 +214,7 @@ async fn seals_come_in_pages_and_what_is_no_page_token_is_refused() {
     assert_eq!(one_by_one.len(), all.len());
     assert_eq!(one_by_one.concat(), all);
     let taxpayers: Vec<_> = all.iter().map(|seal| seal.taxpayer.as_str()).collect();
-    assert_eq!(taxpayers, [RSA, EC]);
+    assert_eq!(taxpayers, [RSA, "1000000018", EC]);
     for nonsense in [
         "x",
         RSA,
@@ -332,7 +332,7 @@ async fn signed(
 #[tokio::test]
 async fn a_digest_is_signed_for_the_certificate_that_it_was_made_for_and_no_other() {
     let folder = Builder::default()
-        .taxpayers(2)
+        .taxpayers(3)
         .edit("[sealing]", "[sealing]\ncertificates = \"seals\"")
         .prepare();
     std::fs::create_dir(folder.dir().join("seals")).unwrap();
