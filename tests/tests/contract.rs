@@ -27,6 +27,7 @@ fn appliance() -> &'static Appliance {
         Builder::default()
             .taxpayers(3)
             .hsm(2, Duration::from_millis(300))
+            .client("other", "taxpayers = [\"1000000026\"]")
             .client(
                 "till",
                 "taxpayers = [\"10*\", \"1234567890\"]\ncalls = [\"seal\"]\ndocuments = [\"invoice\"]\npriorities = [\"normal\"]\n\
@@ -250,7 +251,7 @@ async fn seals_come_in_pages_and_what_is_no_page_token_is_refused() {
     let neither = client.get_seal(GetSealRequest { seal: None }).await;
     is(&refused(&neither.unwrap_err()), Code::InvalidArgument, "REQUEST");
     // What is not for this caller is not told apart from what is not there.
-    let mut other = Branch::of(appliance(), "branch-2").connect().await;
+    let mut other = Branch::of(appliance(), "other").connect().await;
     let hidden = pages(&mut client, 0)
         .await
         .concat()

@@ -87,8 +87,13 @@ impl Home {
         }
         for (name, _) in CLIENTS {
             let (certificate, key) = self.client(name);
-            if !key.exists() || !pki::still_valid(&certificate, 30) {
+            let anew = !key.exists() || !pki::still_valid(&certificate, 30);
+            if anew {
                 authority.client(name, &certificate, &key)?;
+            }
+            let p12 = self.path(format!("clients/{name}.p12"));
+            if anew || !p12.exists() {
+                pki::p12(&self.path("ca.crt"), &certificate, &key, &p12)?;
             }
         }
         Ok(())

@@ -211,7 +211,10 @@ fn announce(home: &Home, appliance: &Appliance) {
          \x20 muhurdar verify --trust {dir}/ca.crt sealed/INVOICE.xml\n\
          \x20 muhurdar-loadtest run --dir {dir}\n\
          \x20 grpcurl -cacert {dir}/ca.crt -cert {dir}/clients/branch-1.crt -key {dir}/clients/branch-1.key \\\n\
-         \x20     {address} muhurdar.seal.v1.SealService/ListSeals\n",
+         \x20     {address} muhurdar.seal.v1.SealService/ListSeals\n\
+         \n\
+         For Java and .NET, key, certificate and CA are in clients/branch-1.p12 too (password \"{password}\").\n",
+        password = pki::P12_PASSWORD,
         count = appliance.taxpayers(),
     );
 }

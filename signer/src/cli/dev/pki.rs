@@ -12,6 +12,12 @@ use rcgen::{
     SubjectPublicKeyInfo,
 };
 
+use p12_keystore::{KeyStore, KeyStoreEntry, PrivateKeyChain};
+use rustls_pki_types::{
+    CertificateDer, PrivateKeyDer,
+    pem::{self, PemObject as _},
+};
+
 use crate::cli::Failure;
 pub(super) use crate::cli::output::{write, write_secret};
 
@@ -26,6 +32,34 @@ const CERTIFICATE_POLICIES: [u64; 4] = [2, 5, 29, 32];
 const MALI_MUHUR_POLICY: [u8; 17] = [
     0x30, 0x0f, 0x30, 0x0d, 0x06, 0x0b, 0x60, 0x86, 0x18, 0x01, 0x02, 0x01, 0x01, 0x05, 0x07, 0x04, 0x01,
 ];
+
+/// The password of the PKCS#12 files: it keeps nothing secret, since keys lie beside them, but no tool reads one without.
+pub(super) const P12_PASSWORD: &str = "muhurdar";
+
+/// A client's key and certificate, and the authority that it trusts, as Java and .NET read them.
+pub(super) fn p12(authority: &Path, certificate: &Path, key: &Path, to: &Path) -> Result<(), Failure> {
+    let der = |path: &Path| {
+        let certificate = CertificateDer::from_pem_file(path).map_err(|e| unread(path, &e))?;
+        p12_keystore::Certificate::from_der(&certificate).map_err(defect)
+    };
+    let (leaf, root) = (der(certificate)?, der(authority)?);
+    let secret = PrivateKeyDer::from_pem_file(key).map_err(|e| unread(key, &e))?;
+    let secret = p12_keystore::PrivateKey::from_der(secret.secret_der()).map_err(defect)?;
+    let name = certificate
+        .file_stem()
+        .and_then(|name| name.to_str())
+        .unwrap_or("client");
+    let mut store = KeyStore::new();
+    let chain = PrivateKeyChain::new(name, secret, [leaf]);
+    store.add_entry(name, KeyStoreEntry::PrivateKeyChain(chain));
+    store.add_entry("ca", KeyStoreEntry::Certificate(root));
+    let bytes = store.writer(P12_PASSWORD).write().map_err(defect)?;
+    write_secret(to, &bytes)
+}
+
+fn unread(path: &Path, error: &pem::Error) -> Failure {
+    Failure::usage(format_args!("{}: {error}", path.display()))
+}
 
 /// What a taxpayer's certificate is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
