@@ -79,6 +79,7 @@ class Refusal extends Error {
     const { ErrorInfo: info, RetryInfo: retry } = details({ details: all });
     this.code = code;
     this.reason = info?.domain === "muhurdar" ? info.reason : "";
+    this.name = this.reason || grpc.status[code];
     this.metadata = info?.metadata ?? {};
     this.retryAfter = retry ? retry.retry_delay.seconds * 1000 + retry.retry_delay.nanos / 1e6 : 0;
     // A reason that this program does not know goes by its code. RESOURCE_EXHAUSTED without a reason is the library's own: the answer

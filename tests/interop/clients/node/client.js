@@ -25,7 +25,7 @@ async function stream(count = "500") {
     held("the drain notice");
   };
   const ended = (why) => {
-    console.log(`ended: ${why.reason} ${why.message}; ${sealed.size} of ${count} are sealed`);
+    console.log(`ended: ${why}; ${sealed.size} of ${count} are sealed`);
     if (noticed) {
       assert(why.reason === "DRAINING" && why.retryAfter > 0, `after its notice a stream ends with ${why}`);
       held("DRAINING");
@@ -33,7 +33,7 @@ async function stream(count = "500") {
     noticed = false;
   };
   for await (const [{ id }, answer] of sealAll(branch(), documents, { draining, ended })) {
-    assert(!(answer instanceof Refusal), `${id} was refused: ${answer.reason} ${answer.message}`);
+    assert(!(answer instanceof Refusal), `${id} was refused: ${answer}`);
     assert(!sealed.has(id), `${id} was answered twice`);
     assert.strictEqual(answer.result.receipt.document_id, id);
     sealed.add(id);

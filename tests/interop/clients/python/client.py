@@ -8,7 +8,9 @@ Prints a line for each thing that held, and ends with 1 at the first that did no
 
 import hashlib
 import sys
+import traceback
 
+import grpc
 from branch import branch
 from calls import calls
 from documents import RSA, invoice
@@ -47,8 +49,8 @@ def stream(count: str = "500") -> None:
 phase, *arguments = sys.argv[1:]
 try:
     {"calls": calls, "errors": errors, "token": token, "drain": drain, "stream": stream}[phase](*arguments)
-except AssertionError as error:
-    where = error.__traceback__
-    while where.tb_next:
-        where = where.tb_next
-    sys.exit(f"{phase}, line {where.tb_lineno} of {where.tb_frame.f_code.co_filename}: {error}")
+except (AssertionError, Refusal, grpc.RpcError) as error:
+    frames = traceback.extract_tb(error.__traceback__)
+    where = ", ".join(f"{frame.name} line {frame.lineno}" for frame in frames if "site-packages" not in frame.filename)
+    said = f"{error.code().name} {error.details()}" if isinstance(error, grpc.RpcError) else error
+    sys.exit(f"{phase} ({where}): {said}")

@@ -76,7 +76,7 @@ def errors() -> None:
     certificates(stub)
     fields(stub)
     sizes(stub)
-    callers(stub)
+    callers()
     later(stub)
 
 
@@ -117,7 +117,8 @@ def certificates(stub: seal_pb2_grpc.SealServiceStub) -> None:
     found = refused(lambda: stub.Seal(request(taxpayer="1234567890")), Code.NOT_FOUND, "SEAL_UNKNOWN", "requested")
     assert metadata(found) == {"requested": "1234567890"}, f"{metadata(found)}"
     unknown = lambda: stub.GetSeal(pb.GetSealRequest(id=bytes(32)))
-    assert metadata(refused(unknown, Code.NOT_FOUND, "SEAL_UNKNOWN", "requested")) == {"requested": "00" * 32}
+    found = refused(unknown, Code.NOT_FOUND, "SEAL_UNKNOWN", "requested")
+    assert metadata(found) == {"requested": "00" * 32}, f"{metadata(found)}"
     held("SEAL_UNKNOWN")
     chosen = stub.GetSeal(pb.GetSealRequest(taxpayer=RSA)).seal.id
     other = request(options=pb.SealOptions(certificate_sha256=bytes(32)))
@@ -151,7 +152,7 @@ def fields(stub: seal_pb2_grpc.SealServiceStub) -> None:
     errors = {answer.id: answer.error for answer in answers if answer.WhichOneof("outcome") == "error"}
     assert len(answers) == 3 and len(errors) == 2, f"answers {[a.id for a in answers]}, errors {list(errors)}"
     for id, error in errors.items():
-        assert id == "a" or id == "i" * 128, f"a cut id {id}"
+        assert id == "a" or id.startswith("i" * 100) and len(id.encode()) <= 128, f"a cut id {id}"
         assert carries(error, "REQUEST", {"field"})["ErrorInfo"].metadata["field"] == "id"
     connection = channel("branch-1")
     nothing = connection.unary_unary("/muhurdar.seal.v1.SealService/Nothing")
@@ -188,7 +189,7 @@ def sizes(stub: seal_pb2_grpc.SealServiceStub) -> None:
     held("XML_LIMIT, before it is sent")
 
 
-def callers(stub: seal_pb2_grpc.SealServiceStub) -> None:
+def callers() -> None:
     refused(lambda: branch("auditor").Seal(request()), Code.PERMISSION_DENIED, "ACCESS")
     held("ACCESS")
     refused(lambda: branch(None).Seal(request()), Code.UNAUTHENTICATED, "CLIENT_CERTIFICATE")

@@ -6,7 +6,7 @@ environment: MUHURDAR_HOME, the folder of `muhurdar dev`; MUHURDAR_ADDRESS, host
 
 # snippet: first-seal
 # pip install grpcio grpcio-tools grpcio-status
-# python -m grpc_tools.protoc -I proto -I "$(python -c 'import google.rpc, os; print(os.path.join(*google.rpc.__path__, "../.."))')" \
+# python -m grpc_tools.protoc -I proto -I "$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
 #   --python_out=. --pyi_out=. --grpc_python_out=. muhurdar/seal/v1/seal.proto muhurdar/seal/v1/reason.proto
 import hashlib
 import os
