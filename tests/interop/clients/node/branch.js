@@ -82,8 +82,8 @@ class Refusal extends Error {
     this.name = this.reason || grpc.status[code];
     this.metadata = info?.metadata ?? {};
     this.retryAfter = retry ? retry.retry_delay.seconds * 1000 + retry.retry_delay.nanos / 1e6 : 0;
-    // A reason that this program does not know goes by its code. RESOURCE_EXHAUSTED without a reason is the library's own: the answer
-    // was too large for it, and will be again. DEADLINE only since each request here has an idempotency key.
+    // A reason that this program does not know goes by its code. RESOURCE_EXHAUSTED without a reason is the library's own:
+    // the answer was too large for it, and will be again. DEADLINE only since each request has an idempotency key.
     this.retryable = code === grpc.status.UNAVAILABLE || ["QUOTA", "OVERLOADED", "DEADLINE"].includes(this.reason);
   }
 }
@@ -158,4 +158,18 @@ async function sealFile(client, taxpayer, source, target, key) {
 }
 // end snippet
 
-module.exports = { OPTIONS, Refusal, branch, call, definition, details, grpc, patiently, pause, sealFile, sha256, splice, statusOf };
+module.exports = {
+  OPTIONS,
+  Refusal,
+  branch,
+  call,
+  definition,
+  details,
+  grpc,
+  patiently,
+  pause,
+  sealFile,
+  sha256,
+  splice,
+  statusOf,
+};

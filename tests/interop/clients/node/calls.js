@@ -56,11 +56,14 @@ async function calls() {
 }
 
 async function info(client) {
-  const { version, limits, idempotency_window, levels, caller } = await patiently((left) => call(client, "GetServerInfo", {}, left));
+  const told = await patiently((left) => call(client, "GetServerInfo", {}, left));
+  const { version, limits, idempotency_window, levels, caller } = told;
   assert.match(version, /^\d+\.\d+\.\d+/);
   assert(OPTIONS["grpc.max_receive_message_length"] >= limits.message_bytes + (1 << 20), `${limits.message_bytes}`);
   assert(limits.document_bytes <= limits.message_bytes && limits.message_bytes < limits.large_document_bytes);
-  assert(limits.chunk_bytes >= 256 << 10 && limits.batch_items > 0 && limits.stream_in_flight >= 64 && limits.depth > 0);
+  assert(
+    limits.chunk_bytes >= 256 << 10 && limits.batch_items > 0 && limits.stream_in_flight >= 64 && limits.depth > 0,
+  );
   assert(limits.request_timeout.seconds > 0 && limits.large_timeout.seconds > 0);
   assert(idempotency_window.seconds > 0 && levels.includes("LEVEL_BES"));
   assert.strictEqual(caller.client, "branch-1");
@@ -88,7 +91,8 @@ async function many(client) {
   const mixed = { a: request(), b: request(Buffer.from("<Invoice")), c: request(invoice(EC)), d: request(note("d")) };
   const { a, b, c, d } = await items(client, mixed);
   [a, d].forEach(({ response }) => isSealed(response));
-  assert.deepStrictEqual([b, c].map(({ error }) => reason(error)), ["XML_MALFORMED", "TAXPAYER_MISMATCH"]);
+  assert.strictEqual(reason(b.error), "XML_MALFORMED");
+  assert.strictEqual(reason(c.error), "TAXPAYER_MISMATCH");
   held("SealStream");
 
   const { hasty, calm } = await items(client, {
@@ -100,7 +104,7 @@ async function many(client) {
   held("an item's own timeout");
 
   const { results } = await call(client, "SealBatch", { items: [request(), request(Buffer.from("x")), request()] });
-  assert.deepStrictEqual(results.map(({ outcome }) => outcome), ["response", "error", "response"]);
+  assert.strictEqual(results.map(({ outcome }) => outcome).join(" "), "response error response");
   isSealed(results[0].response);
   isSealed(results[2].response);
   assert.strictEqual(reason(results[1].error), "XML_MALFORMED");
@@ -140,7 +144,11 @@ async function sizes(client, limits) {
 
   const five = request(note("5 MB ".repeat(1_000_000)), { idempotency_key: randomUUID() });
   const lost = await refusal(call(branch("branch-1", {}), "Seal", five));
-  assert.deepStrictEqual([lost.code, lost.reason, lost.retryable], [grpc.status.RESOURCE_EXHAUSTED, "", false], lost.message);
+  assert.deepStrictEqual(
+    [lost.code, lost.reason, lost.retryable],
+    [grpc.status.RESOURCE_EXHAUSTED, "", false],
+    lost.message,
+  );
   isSealed(await call(client, "Seal", five));
   held("a 5 MB answer");
 }
@@ -187,8 +195,8 @@ async function seals(client) {
     assert(page.seals.length <= 1);
     all.push(...page.seals);
   } while (page.next_page_token);
-  const usable = all.filter(({ state, chosen }) => state === "SEAL_STATE_USABLE" && chosen);
-  assert.deepStrictEqual(usable.map(({ taxpayer }) => taxpayer), [RSA, EC]);
+  const usable = all.filter(({ state, chosen }) => state === "SEAL_STATE_USABLE" && chosen).map((s) => s.taxpayer);
+  assert.deepStrictEqual(usable, [RSA, EC]);
   for (const { state, state_detail } of all) assert.strictEqual(state_detail === "", state === "SEAL_STATE_USABLE");
   assert.deepStrictEqual((await call(client, "ListSeals", {})).seals, all, "all at once are the same");
   held("ListSeals");

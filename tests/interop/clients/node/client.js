@@ -1,7 +1,8 @@
 // A branch office in Node (@grpc/grpc-js): everything that the published proto promises, seen from the other end.
 // usage: node client.js calls | errors | token | drain | stream N
-// environment: MUHURDAR_HOME, the appliance's folder; MUHURDAR_ADDRESS, host:port; MUHURDAR_PROTO, the folder `proto`; for `drain`
-//   MUHURDAR_PID, the appliance's process; NODE_PATH, node_modules with what package.json names
+// environment: MUHURDAR_HOME, the appliance's folder; MUHURDAR_ADDRESS, host:port; MUHURDAR_PROTO, the folder `proto`;
+//   NODE_PATH, node_modules with what package.json names; for `drain` MUHURDAR_PID, the appliance's process; for `errors`, where
+//   there is one, MUHURDAR_ENDED, a taxpayer whose certificate has ended
 // Prints a line for each thing that held, and ends with 1 at the first that did not.
 "use strict";
 const assert = require("node:assert");

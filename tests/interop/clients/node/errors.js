@@ -7,7 +7,8 @@ const { Refusal, branch, call, definition, details, grpc, patiently, statusOf } 
 const { answers, isSealed } = require("./calls");
 const { EC, RSA, held, invoice, note, request } = require("./documents");
 
-const { DEADLINE_EXCEEDED, FAILED_PRECONDITION, INTERNAL, INVALID_ARGUMENT, NOT_FOUND, PERMISSION_DENIED } = grpc.status;
+const { DEADLINE_EXCEEDED, FAILED_PRECONDITION, INTERNAL, INVALID_ARGUMENT, NOT_FOUND, PERMISSION_DENIED } =
+  grpc.status;
 const { RESOURCE_EXHAUSTED, UNAUTHENTICATED, UNAVAILABLE, UNIMPLEMENTED } = grpc.status;
 const PLACE = ["line", "column", "offset"];
 const NUMBERS = [...PLACE, "value", "size", "item"];
@@ -24,11 +25,14 @@ function carries(status, wanted, keys) {
   assert.strictEqual(names.at(-1), "LocalizedMessage", `${wanted}: details ${names}`);
   const { locale, message } = found.LocalizedMessage;
   assert(locale === "tr" && message && message !== status.message, `${wanted}: ${locale} ${message}`);
-  const told = Object.keys(metadata).filter((key) => key !== "size" || keys.includes("size") || !keys.includes("limit"));
+  const told = Object.keys(metadata).filter(
+    (key) => key !== "size" || keys.includes("size") || !keys.includes("limit"),
+  );
   assert.deepStrictEqual(told.sort(), [...keys].sort(), `${wanted} tells ${told} and not ${keys}`);
   for (const key of NUMBERS) assert.match(metadata[key] ?? "0", /^\d+$/, `${wanted}: ${key}`);
   if (keys.includes("field")) {
-    assert.deepStrictEqual(found.BadRequest.field_violations.map(({ field }) => field), [metadata.field]);
+    const fields = found.BadRequest.field_violations.map(({ field }) => field);
+    assert.deepStrictEqual(fields, [metadata.field]);
   }
   return { ...found, metadata };
 }
@@ -42,12 +46,17 @@ async function refused(outcome, code, wanted, ...keys) {
   assert.strictEqual(error.code, code, `${wanted}: ${error}`);
   assert(Buffer.byteLength(error.details) <= 1000, `${wanted}: a long message`);
   const found = carries(statusOf(error), wanted, keys);
-  assert.strictEqual(found.RetryInfo !== undefined, [UNAVAILABLE, RESOURCE_EXHAUSTED].includes(code), `${wanted}: RetryInfo`);
+  assert.strictEqual(
+    found.RetryInfo !== undefined,
+    [UNAVAILABLE, RESOURCE_EXHAUSTED].includes(code),
+    `${wanted}: RetryInfo`,
+  );
   if (found.RetryInfo) {
     // RetryInfo, and the same time for libraries that try again by themselves.
     const after = new Refusal(statusOf(error)).retryAfter;
     const [pushback] = error.metadata.get("grpc-retry-pushback-ms");
-    assert(after > 0 && after <= 60_000 && [0, 1].includes(pushback - Math.floor(after)), `RetryInfo ${after} ms, pushback ${pushback}`);
+    const same = [0, 1].includes(pushback - Math.floor(after));
+    assert(after > 0 && after <= 60_000 && same, `RetryInfo ${after} ms, pushback ${pushback}`);
   }
   return found;
 }
@@ -69,7 +78,8 @@ async function documents(client, limits) {
   const malformed = await refused(seal(document), INVALID_ARGUMENT, "XML_MALFORMED", ...PLACE);
   const before = document.subarray(0, Number(malformed.metadata.offset)).toString().split("\n");
   assert(before.at(-1).startsWith("<cbc:Note>şğ</cbc:Note><a>"), `offset ${malformed.metadata.offset}`);
-  assert.deepStrictEqual([malformed.metadata.line, malformed.metadata.column], [`${before.length}`, `${before.at(-1).length + 1}`]);
+  assert.strictEqual(malformed.metadata.line, `${before.length}`);
+  assert.strictEqual(malformed.metadata.column, `${before.at(-1).length + 1}`);
   assert.strictEqual(malformed.BadRequest.field_violations[0].field, "document");
   held("XML_MALFORMED");
   await refused(seal("<!DOCTYPE a><a/>"), INVALID_ARGUMENT, "XML_DTD_FORBIDDEN", ...PLACE);
@@ -84,7 +94,9 @@ async function documents(client, limits) {
   assert.notStrictEqual(type.metadata.requested, type.metadata.named);
   held("DOCUMENT_TYPE");
   const uri = "<cac:DigitalSignatureAttachment><cac:ExternalReference><cbc:URI>#1 x</cbc:URI></cac:ExternalReference>";
-  const place = invoice().toString().replace("</cac:Signature>", `${uri}</cac:DigitalSignatureAttachment></cac:Signature>`);
+  const place = invoice()
+    .toString()
+    .replace("</cac:Signature>", `${uri}</cac:DigitalSignatureAttachment></cac:Signature>`);
   await refused(seal(place), INVALID_ARGUMENT, "SEAL_PLACE", ...PLACE);
   held("SEAL_PLACE");
   const { sealed_document } = await seal(invoice());
@@ -96,7 +108,8 @@ async function documents(client, limits) {
 }
 
 async function certificates(client) {
-  const nobody = await refused(call(client, "Seal", request(invoice(), { taxpayer: "1234567890" })), NOT_FOUND, "SEAL_UNKNOWN", "requested");
+  const unknown = call(client, "Seal", request(invoice(), { taxpayer: "1234567890" }));
+  const nobody = await refused(unknown, NOT_FOUND, "SEAL_UNKNOWN", "requested");
   assert.deepStrictEqual(nobody.metadata, { requested: "1234567890" });
   const none = await refused(call(client, "GetSeal", { id: Buffer.alloc(32) }), NOT_FOUND, "SEAL_UNKNOWN", "requested");
   assert.deepStrictEqual(none.metadata, { requested: "00".repeat(32) });
@@ -149,7 +162,11 @@ async function fields(client) {
   held("REQUEST");
   const idempotency_key = randomUUID();
   await call(client, "Seal", request(note("1"), { idempotency_key }));
-  await refused(call(client, "Seal", request(note("2"), { idempotency_key })), INVALID_ARGUMENT, "IDEMPOTENCY_KEY_REUSED");
+  await refused(
+    call(client, "Seal", request(note("2"), { idempotency_key })),
+    INVALID_ARGUMENT,
+    "IDEMPOTENCY_KEY_REUSED",
+  );
   held("IDEMPOTENCY_KEY_REUSED");
   await refused(seal({ timeout: { nanos: 1_000_000 } }), DEADLINE_EXCEEDED, "DEADLINE");
   held("DEADLINE");

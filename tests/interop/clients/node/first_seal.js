@@ -13,11 +13,21 @@ const loader = require("@grpc/proto-loader");
 
 function firstSeal(proto, home, address, invoice) {
   const google = path.dirname(require.resolve("google-proto-files/package.json"));
-  const options = { includeDirs: [proto, google], keepCase: true, longs: Number, enums: String, defaults: true, oneofs: true };
-  const { SealService } = grpc.loadPackageDefinition(loader.loadSync("muhurdar/seal/v1/seal.proto", options)).muhurdar.seal.v1;
-  const [ca, key, certificate] = ["ca.crt", "clients/branch-1.key", "clients/branch-1.crt"].map((f) => readFileSync(path.join(home, f)));
+  const as = {
+    includeDirs: [proto, google],
+    keepCase: true,
+    longs: Number,
+    enums: String,
+    defaults: true,
+    oneofs: true,
+  };
+  const definition = loader.loadSync("muhurdar/seal/v1/seal.proto", as);
+  const { SealService } = grpc.loadPackageDefinition(definition).muhurdar.seal.v1;
+  const read = (file) => readFileSync(path.join(home, file));
+  const own = [read("clients/branch-1.key"), read("clients/branch-1.crt")];
   // Without this option what is larger than 4 MiB is lost on its way back, after it was sealed.
-  const client = new SealService(address, grpc.credentials.createSsl(ca, key, certificate), { "grpc.max_receive_message_length": 32 << 20 });
+  const large = { "grpc.max_receive_message_length": 32 << 20 };
+  const client = new SealService(address, grpc.credentials.createSsl(read("ca.crt"), ...own), large);
   const request = { taxpayer: "1000000000", document: invoice, idempotency_key: randomUUID() };
   return new Promise((resolve, reject) =>
     client.Seal(request, { deadline: Date.now() + 30_000 }, (error, response) => {

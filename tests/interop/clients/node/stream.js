@@ -5,12 +5,13 @@ const { Refusal, grpc, pause, sha256, statusOf } = require("./branch");
 
 // snippet: stream
 /**
- * Yields [document, response or Refusal] for each, in the order of the answers. A document is { id, taxpayer, content, key }: its key is
- * made once and kept over all tries, so that what was sealed and not answered is then answered, and not sealed again.
- * Gives up after `patience` milliseconds without any answer. `draining` is told that the server is about to end, and `ended` why a stream
- * has, before all was answered.
+ * Yields [document, response or Refusal] for each, in the order of the answers. A document is { id, taxpayer, content, key }:
+ * its key is made once and kept over all tries, so that what was sealed and not answered is then answered, and not sealed
+ * again. Options: `window`; `patience`, milliseconds without any answer until this gives up; `draining`, which is told that the
+ * server is about to end; `ended`, which is told why a stream has, before all was answered.
  */
-async function* sealAll(client, documents, { window = 64, patience = 120_000, draining = () => {}, ended = () => {} } = {}) {
+async function* sealAll(client, documents, options = {}) {
+  const { window = 64, patience = 120_000, draining = () => {}, ended = () => {} } = options;
   const unanswered = new Map(documents.map((document) => [document.id, document]));
   let attempt = 0;
   let last = Date.now();
@@ -29,7 +30,8 @@ async function* sealAll(client, documents, { window = 64, patience = 120_000, dr
       }
       if (waiting.length === 0 && !stream.writableEnded) stream.end();
     };
-    let why = new Refusal({ code: grpc.status.UNAVAILABLE, message: "the stream ended before all was answered", details: [] });
+    const { UNAVAILABLE } = grpc.status;
+    let why = new Refusal({ code: UNAVAILABLE, message: "the stream ended before all was answered", details: [] });
     let retryAfter = 0;
     try {
       send();
@@ -60,7 +62,7 @@ async function* sealAll(client, documents, { window = 64, patience = 120_000, dr
       }
     } catch (error) {
       if (!(error.metadata instanceof grpc.Metadata)) throw error;
-      // DRAINING: what is unanswered was not sealed. Anything else: it may have been. With its key it is sent again in both cases.
+      // DRAINING: what is unanswered was not sealed. Anything else: it may have been. Its key makes both the same.
       why = new Refusal(statusOf(error));
       retryAfter = Math.max(retryAfter, why.retryAfter);
       if (!why.retryable) throw why;

@@ -1,4 +1,4 @@
-"""A branch office's way to Mühürdar: a connection with the defaults that a client should have, and what it makes of a refusal."""
+"""A branch office's way to Mühürdar: a connection with the defaults that a client should have, and its way with refusals."""
 
 from __future__ import annotations
 
@@ -38,6 +38,8 @@ def channel(client: str | None, options: list[tuple[str, int]] = OPTIONS) -> grp
     """One connection for the whole program: calls share it, and it is made anew when it breaks."""
     own = [(HOME / f"clients/{client}.{end}").read_bytes() for end in ("key", "crt")] if client else []
     return grpc.secure_channel(ADDRESS, grpc.ssl_channel_credentials((HOME / "ca.crt").read_bytes(), *own), options)
+
+
 # end snippet
 
 
@@ -48,7 +50,7 @@ def branch(client: str | None = "branch-1") -> seal_pb2_grpc.SealServiceStub:
 # snippet: refusal
 def details(status: status_pb2.Status | None) -> dict[str, Message]:
     """A status's details by their names, in their order: ErrorInfo, BadRequest, RetryInfo, QuotaFailure, LocalizedMessage."""
-    found = {}
+    found: dict[str, Message] = {}
     for detail in status.details if status else ():
         name = detail.TypeName().removeprefix("google.rpc.")
         if kind := getattr(error_details_pb2, name, None):
@@ -89,9 +91,11 @@ class Refusal(Exception):
 
     @property
     def retryable(self) -> bool:
-        """A reason that this program does not know goes by its code. RESOURCE_EXHAUSTED without a reason is the library's own: the
-        answer was too large for it, and will be again. DEADLINE only since each request here has an idempotency key."""
+        """A reason that this program does not know goes by its code. RESOURCE_EXHAUSTED without a reason is the library's
+        own: the answer was too large for it, and will be again. DEADLINE only since each request has an idempotency key."""
         return self.code is grpc.StatusCode.UNAVAILABLE or self.reason in ("QUOTA", "OVERLOADED", "DEADLINE")
+
+
 # end snippet
 
 
@@ -117,17 +121,23 @@ def patiently(call: Callable[[float], Answer], deadline: float = 30) -> Answer:
                 raise refusal from error
             time.sleep(wait)
     raise AssertionError("count() does not end")
+
+
 # end snippet
 
 
 # snippet: patch
 def splice(document: bytes, patch: seal_pb2.SealPatch) -> bytes:
     return document[: patch.offset] + patch.replacement + document[patch.offset + patch.length :]
+
+
 # end snippet
 
 
 # snippet: large
-def seal_file(stub: seal_pb2_grpc.SealServiceStub, taxpayer: str, source: Path, target: Path, key: str) -> seal_pb2.SealResult:
+def seal_file(
+    stub: seal_pb2_grpc.SealServiceStub, taxpayer: str, source: Path, target: Path, key: str
+) -> seal_pb2.SealResult:
     """A document of any size, from file to file. `target` is there when it is whole, and not before."""
 
     def parts() -> Iterator[seal_pb2.SealLargeRequest]:
@@ -155,4 +165,6 @@ def seal_file(stub: seal_pb2_grpc.SealServiceStub, taxpayer: str, source: Path, 
     finally:
         part.unlink(missing_ok=True)
     return result
+
+
 # end snippet

@@ -8,12 +8,14 @@ import tempfile
 import time
 import uuid
 from pathlib import Path
+from typing import Any
 
 import grpc
 from branch import ADDRESS, HOME, OPTIONS, Refusal, branch, channel, patiently, seal_file, splice
 from documents import EC, RSA, invoice, note
 from first_seal import first_seal
 from google.protobuf.duration_pb2 import Duration
+from google.rpc import status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from held import held
@@ -21,7 +23,7 @@ from muhurdar.seal.v1 import seal_pb2 as pb
 from muhurdar.seal.v1 import seal_pb2_grpc
 
 
-def request(document: bytes | None = None, taxpayer: str = RSA, **fields: object) -> pb.SealRequest:
+def request(document: bytes | None = None, taxpayer: str = RSA, **fields: Any) -> pb.SealRequest:
     return pb.SealRequest(taxpayer=taxpayer, document=invoice() if document is None else document, **fields)
 
 
@@ -29,11 +31,13 @@ def is_sealed(response: pb.SealResponse) -> None:
     document, result = response.sealed_document, response.result
     assert b"<ds:SignatureValue" in document, "a document without a seal"
     assert hashlib.sha256(document).digest() == result.sealed_document_sha256, "a digest that is not the file's"
-    assert uuid.UUID(result.receipt.id).version == 7 and result.receipt.client == "branch-1", f"a receipt of {result.receipt}"
+    assert uuid.UUID(result.receipt.id).version == 7 and result.receipt.client == "branch-1", (
+        f"a receipt of {result.receipt}"
+    )
     assert result.signing_time and result.level == pb.LEVEL_BES, f"{result.signing_time!r}, level {result.level}"
 
 
-def reason(status: object) -> str:
+def reason(status: status_pb2.Status) -> str:
     """Of an item's error."""
     return Refusal.of_item(status).reason
 
@@ -62,10 +66,14 @@ def info(stub: seal_pb2_grpc.SealServiceStub) -> None:
     limits, caller = told.limits, told.caller
     assert dict(OPTIONS)["grpc.max_receive_message_length"] >= limits.message_bytes + (1 << 20), f"limits of {limits}"
     assert limits.document_bytes <= limits.message_bytes < limits.large_document_bytes, f"limits of {limits}"
-    assert limits.chunk_bytes >= 256 << 10 and limits.batch_items and limits.stream_in_flight >= 64 and limits.depth, f"limits of {limits}"
+    assert limits.chunk_bytes >= 256 << 10 and limits.batch_items and limits.stream_in_flight >= 64, (
+        f"limits of {limits}"
+    )
+    assert limits.depth and limits.attributes, f"limits of {limits}"
     assert limits.request_timeout.seconds and limits.large_timeout.seconds, f"limits of {limits}"
     assert told.idempotency_window.seconds > 0 and pb.LEVEL_BES in told.levels
-    assert caller.client == "branch-1" and pb.PRIORITY_BULK in caller.priorities and caller.taxpayers == ["*"], f"rights of {caller}"
+    assert caller.client == "branch-1" and caller.taxpayers == ["*"], f"rights of {caller}"
+    assert pb.PRIORITY_BULK in caller.priorities, f"rights of {caller}"
     assert {pb.RIGHT_SEAL, pb.RIGHT_LIST, pb.RIGHT_DIGEST} == set(caller.rights), f"rights of {caller}"
     assert caller.certificate_not_after.seconds > time.time(), "a certificate that has ended"
     held("GetServerInfo")
@@ -74,7 +82,11 @@ def info(stub: seal_pb2_grpc.SealServiceStub) -> None:
 def one(stub: seal_pb2_grpc.SealServiceStub) -> None:
     assert b"<ds:SignatureValue" in first_seal(HOME, ADDRESS, invoice())
     held("a first seal")
-    is_sealed(patiently(lambda left: stub.Seal(request(options=pb.SealOptions(priority=pb.PRIORITY_INTERACTIVE)), timeout=left)))
+    is_sealed(
+        patiently(
+            lambda left: stub.Seal(request(options=pb.SealOptions(priority=pb.PRIORITY_INTERACTIVE)), timeout=left)
+        )
+    )
     held("Seal")
     only = stub.Seal(request(options=pb.SealOptions(answer=pb.ANSWER_KIND_PATCH)))
     assert only.WhichOneof("answer") == "patch", "a document where a patch was asked for"
@@ -83,13 +95,17 @@ def one(stub: seal_pb2_grpc.SealServiceStub) -> None:
 
 
 def many(stub: seal_pb2_grpc.SealServiceStub) -> None:
-    answers = stream(stub, {"a": request(), "b": request(b"<Invoice"), "c": request(invoice(EC)), "d": request(note("d"))})
+    answers = stream(
+        stub, {"a": request(), "b": request(b"<Invoice"), "c": request(invoice(EC)), "d": request(note("d"))}
+    )
     is_sealed(answers["a"].response)
     is_sealed(answers["d"].response)
     assert reason(answers["b"].error) == "XML_MALFORMED" and reason(answers["c"].error) == "TAXPAYER_MISMATCH"
     held("SealStream")
 
-    answers = stream(stub, {"hasty": request(note("hasty"), timeout=Duration(nanos=1_000_000)), "calm": request(note("calm"))})
+    answers = stream(
+        stub, {"hasty": request(note("hasty"), timeout=Duration(nanos=1_000_000)), "calm": request(note("calm"))}
+    )
     assert reason(answers["hasty"].error) == "DEADLINE", f"{answers['hasty'].error} within a millisecond"
     is_sealed(answers["calm"].response)
     held("an item's own timeout")
@@ -121,7 +137,9 @@ def large(stub: seal_pb2_grpc.SealServiceStub) -> None:
 
 def sizes(stub: seal_pb2_grpc.SealServiceStub) -> None:
     limit = stub.GetServerInfo(pb.GetServerInfoRequest()).limits.message_bytes
-    answers = stream(stub, {"small": request(note("1")), "oversize": request(b"x" * limit), "after": request(note("2"))})
+    answers = stream(
+        stub, {"small": request(note("1")), "oversize": request(b"x" * limit), "after": request(note("2"))}
+    )
     assert reason(answers["oversize"].error) == "MESSAGE_TOO_LARGE", f"{answers['oversize'].error}"
     is_sealed(answers["small"].response)
     is_sealed(answers["after"].response)
@@ -174,7 +192,8 @@ def digests(stub: seal_pb2_grpc.SealServiceStub) -> None:
 
 
 def seals(stub: seal_pb2_grpc.SealServiceStub) -> None:
-    pages, token = [], ""
+    pages: list[pb.SealInfo] = []
+    token = ""
     while token or not pages:
         page = stub.ListSeals(pb.ListSealsRequest(page_size=1, page_token=token))
         assert len(page.seals) <= 1
@@ -202,7 +221,10 @@ def beside() -> None:
     connection = channel("branch-1")
     health = health_pb2_grpc.HealthStub(connection)
     for service in ("", "muhurdar.seal.v1.SealService"):
-        assert health.Check(health_pb2.HealthCheckRequest(service=service)).status == health_pb2.HealthCheckResponse.SERVING
+        assert (
+            health.Check(health_pb2.HealthCheckRequest(service=service)).status
+            == health_pb2.HealthCheckResponse.SERVING
+        )
     held("health")
     # Without the proto: what the service says of itself.
     database = ProtoReflectionDescriptorDatabase(connection)

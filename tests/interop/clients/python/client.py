@@ -1,8 +1,9 @@
 """A branch office in Python (grpcio): everything that the published proto promises, seen from the other end.
 
 usage: client.py calls | errors | token | drain | stream N
-environment: MUHURDAR_HOME, the appliance's folder; MUHURDAR_ADDRESS, host:port; for `drain` MUHURDAR_PID, the appliance's process;
-  PYTHONPATH, where `grpc_tools.protoc` has put what it made of the proto
+environment: MUHURDAR_HOME, the appliance's folder; MUHURDAR_ADDRESS, host:port; PYTHONPATH, where `grpc_tools.protoc` has put
+  what it made of the proto; for `drain` MUHURDAR_PID, the appliance's process; for `errors`, where there is one,
+  MUHURDAR_ENDED, a taxpayer whose certificate has ended
 Prints a line for each thing that held, and ends with 1 at the first that did not.
 """
 
@@ -23,7 +24,8 @@ def stream(count: str = "500") -> None:
     """Prints `id sha256-of-what-was-sealed receipt-id` for each, as it is answered, while the test ends the service."""
     numbers = [f"TST2026{n:09}" for n in range(1, int(count) + 1)]
     documents = [Document(number, RSA, invoice(number=number)) for number in numbers]
-    noticed, sealed = [], set()
+    noticed: list[bool] = []
+    sealed: set[str] = set()
 
     def ended(why: Refusal) -> None:
         print(f"ended: {why}; {len(sealed)} of {count} are sealed", flush=True)
@@ -39,7 +41,9 @@ def stream(count: str = "500") -> None:
     for document, answer in seal_all(branch(), documents, draining=draining, ended=ended):
         assert not isinstance(answer, Refusal), f"{document.id} was refused: {answer}"
         assert document.id not in sealed, f"{document.id} was answered twice"
-        assert answer.result.receipt.document_id == document.id, f"{document.id} has the receipt of {answer.result.receipt}"
+        assert answer.result.receipt.document_id == document.id, (
+            f"{document.id} has the receipt of {answer.result.receipt}"
+        )
         sealed.add(document.id)
         print(document.id, hashlib.sha256(answer.sealed_document).hexdigest(), answer.result.receipt.id, flush=True)
     assert sealed == set(numbers), f"{len(sealed)} of {count} are sealed"

@@ -15,6 +15,7 @@ from calls import is_sealed, reason, request
 from documents import EC, RSA, invoice, note
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
+from google.rpc import status_pb2
 from grpc import StatusCode as Code
 from grpc_status import rpc_status
 from held import held
@@ -25,7 +26,7 @@ PLACE = {"line", "column", "offset"}
 NUMBERS = PLACE | {"value", "size", "item"}
 
 
-def carries(status: object, wanted: str, keys: set[str]) -> dict[str, Message]:
+def carries(status: status_pb2.Status, wanted: str, keys: set[str]) -> dict[str, Message]:
     """The details of a status, which must have this reason, and what every status has, whichever its reason."""
     found = details(status)
     assert found, f"{wanted}: a status without details: {status}"
@@ -52,7 +53,9 @@ def refused(call: Callable[[], object], code: Code, wanted: str, *keys: str) -> 
         assert error.code() is code, f"{error.code()} for {code}, {wanted}: {error.details()}"
         assert len(error.details().encode()) <= 1000, f"{wanted}: a long message"
         found = carries(rpc_status.from_call(error), wanted, set(keys))
-        assert ("RetryInfo" in found) == (code in (Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED)), f"{wanted}: {list(found)}"
+        assert ("RetryInfo" in found) == (code in (Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED)), (
+            f"{wanted}: {list(found)}"
+        )
         if "RetryInfo" in found:
             comes_back(error, found)
         return found
@@ -63,7 +66,9 @@ def comes_back(error: grpc.RpcError, found: dict[str, Message]) -> None:
     """RetryInfo, and the same time for libraries that try again by themselves."""
     after = found["RetryInfo"].retry_delay.ToMilliseconds()
     pushback = dict(error.trailing_metadata()).get("grpc-retry-pushback-ms")
-    assert 0 < after <= 60_000 and pushback in (str(after), str(after + 1)), f"RetryInfo {after} ms, pushback {pushback!r}"
+    assert 0 < after <= 60_000 and pushback in (str(after), str(after + 1)), (
+        f"RetryInfo {after} ms, pushback {pushback!r}"
+    )
 
 
 def metadata(found: dict[str, Message]) -> dict[str, str]:
@@ -99,12 +104,16 @@ def documents(stub: seal_pb2_grpc.SealServiceStub) -> None:
     held("XML_LIMIT")
     refused(seal(b"<a/>"), Code.INVALID_ARGUMENT, "DOCUMENT_TYPE", *PLACE)
     asked = pb.SealOptions(document_type=pb.DOCUMENT_TYPE_CREDIT_NOTE)
-    found = refused(seal(invoice(), options=asked), Code.INVALID_ARGUMENT, "DOCUMENT_TYPE", "requested", "named", *PLACE)
+    found = refused(
+        seal(invoice(), options=asked), Code.INVALID_ARGUMENT, "DOCUMENT_TYPE", "requested", "named", *PLACE
+    )
     assert metadata(found)["requested"] != metadata(found)["named"], f"{metadata(found)}"
     held("DOCUMENT_TYPE")
     uri = "<cac:DigitalSignatureAttachment><cac:ExternalReference><cbc:URI>#1 x</cbc:URI></cac:ExternalReference>"
-    place = invoice().replace(b"</cac:Signature>", (uri + "</cac:DigitalSignatureAttachment></cac:Signature>").encode())
-    refused(seal(place), Code.INVALID_ARGUMENT, "SEAL_PLACE", *PLACE)
+    nowhere = invoice().replace(
+        b"</cac:Signature>", (uri + "</cac:DigitalSignatureAttachment></cac:Signature>").encode()
+    )
+    refused(seal(nowhere), Code.INVALID_ARGUMENT, "SEAL_PLACE", *PLACE)
     held("SEAL_PLACE")
     refused(seal(stub.Seal(request()).sealed_document), Code.FAILED_PRECONDITION, "ALREADY_SEALED", *PLACE)
     held("ALREADY_SEALED")
@@ -185,7 +194,10 @@ def sizes(stub: seal_pb2_grpc.SealServiceStub) -> None:
     held("MESSAGE_TOO_LARGE")
     header = pb.SealLargeRequest(header=pb.SealLargeHeader(taxpayer=RSA, size=limits.large_document_bytes + 1))
     found = refused(lambda: list(stub.SealLarge(iter([header]))), Code.INVALID_ARGUMENT, "XML_LIMIT", "limit", "value")
-    assert (metadata(found)["limit"], metadata(found)["value"]) == ("large_document_bytes", str(limits.large_document_bytes))
+    assert (metadata(found)["limit"], metadata(found)["value"]) == (
+        "large_document_bytes",
+        str(limits.large_document_bytes),
+    )
     held("XML_LIMIT, before it is sent")
 
 

@@ -28,6 +28,8 @@ def first_seal(home: Path, address: str, invoice: bytes) -> bytes:
     if hashlib.sha256(response.sealed_document).digest() != response.result.sealed_document_sha256:
         raise ValueError("what came is not what was sealed")
     return response.sealed_document
+
+
 # end snippet
 
 

@@ -34,7 +34,8 @@ def seal_all(
     draining: Callable[[], None] = lambda: None,
     ended: Callable[[Refusal], None] = lambda why: None,
 ) -> Iterator[tuple[Document, seal_pb2.SealResponse | Refusal]]:
-    """Each document with its seal, or why it has none, in the order of the answers. Gives up after `patience` seconds without any.
+    """Each document with its seal, or why it has none, in the order of the answers. Gives up after `patience` seconds
+    without any.
 
     `draining` is told that the server is about to end, and `ended` why a stream has, before all was answered.
     """
@@ -43,7 +44,8 @@ def seal_all(
     while unanswered:
         room, ending = threading.Semaphore(window), threading.Event()
         stream = stub.SealStream(items(list(unanswered.values()), room, ending))
-        why, retry_after = Refusal(grpc.StatusCode.UNAVAILABLE, "the stream ended before all was answered", "", {}, 0), 0.0
+        why = Refusal(grpc.StatusCode.UNAVAILABLE, "the stream ended before all was answered", "", {}, 0)
+        retry_after = 0.0
         try:
             for answer in stream:
                 kind = answer.WhichOneof("outcome")
@@ -66,7 +68,7 @@ def seal_all(
                 attempt, last = 0, time.monotonic()
                 yield document, refused or checked(answer.response)
         except grpc.RpcError as error:
-            # DRAINING: what is unanswered was not sealed. Anything else: it may have been. With its key it is sent again in both cases.
+            # DRAINING: what is unanswered was not sealed. Anything else: it may have been. Its key makes both the same.
             why = Refusal.of_call(error)
             retry_after = max(retry_after, why.retry_after)
             if not why.retryable:
@@ -84,8 +86,10 @@ def seal_all(
             attempt += 1
 
 
-def items(documents: list[Document], room: threading.Semaphore, ending: threading.Event) -> Iterator[seal_pb2.SealStreamRequest]:
-    """What is written, in a thread of grpcio's own: so that it never waits for what is read, but where the window is full."""
+def items(
+    documents: list[Document], room: threading.Semaphore, ending: threading.Event
+) -> Iterator[seal_pb2.SealStreamRequest]:
+    """What is written, in a thread of grpcio's own: it never waits for what is read, but where the window is full."""
     for document in documents:
         room.acquire()
         if ending.is_set():
@@ -103,4 +107,6 @@ def checked(response: seal_pb2.SealResponse) -> seal_pb2.SealResponse:
     if hashlib.sha256(response.sealed_document).digest() != response.result.sealed_document_sha256:
         raise ValueError("what came is not what was sealed")
     return response
+
+
 # end snippet
