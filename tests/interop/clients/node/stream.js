@@ -17,62 +17,63 @@ async function* sealAll(client, documents, options = {}) {
   let last = Date.now();
   while (unanswered.size > 0) {
     const stream = client.SealStream();
-    // The loop below has heard it; here it is for who leaves that loop early.
+    // The loop below hears it; here it is for who leaves that loop early.
     stream.on("error", () => {});
-    const waiting = [...unanswered.values()];
-    let open = 0;
-    // Writing never waits for reading, but where the window is full: at most so many documents are in memory twice.
-    const send = () => {
-      while (open < window && waiting.length > 0) {
-        const { id, taxpayer, content, key } = waiting.shift();
-        stream.write({ id, request: { taxpayer, document: content, idempotency_key: key, timeout: { seconds: 30 } } });
-        open++;
-      }
-      if (waiting.length === 0 && !stream.writableEnded) stream.end();
+    let writing = true;
+    // Writing never waits for reading: there are at most so many as the window takes.
+    const send = ({ id, taxpayer, content, key }) => {
+      const request = { taxpayer, document: content, idempotency_key: key, timeout: { seconds: 30 } };
+      if (writing) stream.write({ id, request });
     };
+    const stop = () => {
+      if (writing) stream.end();
+      writing = false;
+    };
+    const fresh = [...unanswered.values()];
+    const tries = new Map();
     const { UNAVAILABLE } = grpc.status;
     let why = new Refusal({ code: UNAVAILABLE, message: "the stream ended before all was answered", details: [] });
-    let retryAfter = 0;
     try {
-      send();
+      fresh.splice(0, window).forEach(send);
       for await (const answer of stream) {
         if (answer.outcome === "draining") {
           // No more goes over this stream. What the server has read it still answers.
-          waiting.length = 0;
-          send();
+          stop();
           draining();
           continue;
         }
         const document = unanswered.get(answer.id);
         // Answered already: the first one counts.
         if (!document) continue;
-        open--;
-        send();
         const refused = answer.outcome === "error" ? new Refusal(answer.error) : undefined;
         if (refused?.retryable) {
-          // Again over the next stream.
-          why = refused;
-          retryAfter = Math.max(retryAfter, refused.retryAfter);
+          if (Date.now() - last > patience) throw refused;
+          // It keeps its place in the window: who is refused much sends little.
+          const n = tries.get(answer.id) ?? 0;
+          tries.set(answer.id, n + 1);
+          setTimeout(send, pause(n, refused.retryAfter), document);
           continue;
         }
-        unanswered.delete(document.id);
+        unanswered.delete(answer.id);
         attempt = 0;
         last = Date.now();
+        if (fresh.length > 0) send(fresh.shift());
+        else if (unanswered.size === 0) stop();
         yield [document, refused ?? checked(answer.response)];
       }
     } catch (error) {
       if (!(error.metadata instanceof grpc.Metadata)) throw error;
       // DRAINING: what is unanswered was not sealed. Anything else: it may have been. Its key makes both the same.
       why = new Refusal(statusOf(error));
-      retryAfter = Math.max(retryAfter, why.retryAfter);
       if (!why.retryable) throw why;
     } finally {
+      writing = false;
       stream.cancel();
     }
     if (unanswered.size > 0) {
       ended(why);
       if (Date.now() - last > patience) throw why;
-      await sleep(pause(attempt++, retryAfter));
+      await sleep(pause(attempt++, why.retryAfter));
     }
   }
 }

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import hashlib
+import itertools
+import queue
 import threading
 import time
 import uuid
@@ -42,56 +45,59 @@ def seal_all(
     unanswered = {document.id: document for document in documents}
     attempt, last = 0, time.monotonic()
     while unanswered:
-        room, ending = threading.Semaphore(window), threading.Event()
-        stream = stub.SealStream(items(list(unanswered.values()), room, ending))
+        fresh, tries = iter(list(unanswered.values())), collections.Counter[str]()
+        outbox, ending = queue.SimpleQueue[Document | None](), threading.Event()
+        for document in itertools.islice(fresh, window):
+            outbox.put(document)
+        stream = stub.SealStream(items(outbox, ending))
         why = Refusal(grpc.StatusCode.UNAVAILABLE, "the stream ended before all was answered", "", {}, 0)
-        retry_after = 0.0
         try:
             for answer in stream:
                 kind = answer.WhichOneof("outcome")
                 if kind == "draining":
                     # No more goes over this stream. What the server has read it still answers.
-                    ending.set()
+                    stop(outbox, ending)
                     draining()
                     continue
-                document = unanswered.get(answer.id)
-                if document is None:
+                if answer.id not in unanswered:
                     # Answered already: the first one counts.
                     continue
-                room.release()
+                document = unanswered[answer.id]
                 refused = Refusal.of_item(answer.error) if kind == "error" else None
                 if refused and refused.retryable:
-                    # Again over the next stream.
-                    why, retry_after = refused, max(retry_after, refused.retry_after)
+                    if time.monotonic() - last > patience:
+                        raise refused
+                    # It keeps its place in the window: who is refused much sends little.
+                    wait = pause(tries[document.id], refused.retry_after)
+                    tries[document.id] += 1
+                    threading.Timer(wait, outbox.put, [document]).start()
                     continue
                 del unanswered[document.id]
                 attempt, last = 0, time.monotonic()
+                if following := next(fresh, None):
+                    outbox.put(following)
+                elif not unanswered:
+                    stop(outbox, ending)
                 yield document, refused or checked(answer.response)
         except grpc.RpcError as error:
             # DRAINING: what is unanswered was not sealed. Anything else: it may have been. Its key makes both the same.
             why = Refusal.of_call(error)
-            retry_after = max(retry_after, why.retry_after)
             if not why.retryable:
                 raise why from error
         finally:
-            # For the thread that may wait for room.
-            ending.set()
-            room.release()
+            stop(outbox, ending)
             stream.cancel()
         if unanswered:
             ended(why)
             if time.monotonic() - last > patience:
                 raise why
-            time.sleep(pause(attempt, retry_after))
+            time.sleep(pause(attempt, why.retry_after))
             attempt += 1
 
 
-def items(
-    documents: list[Document], room: threading.Semaphore, ending: threading.Event
-) -> Iterator[seal_pb2.SealStreamRequest]:
-    """What is written, in a thread of grpcio's own: it never waits for what is read, but where the window is full."""
-    for document in documents:
-        room.acquire()
+def items(outbox: queue.SimpleQueue[Document | None], ending: threading.Event) -> Iterator[seal_pb2.SealStreamRequest]:
+    """What is written, in a thread of grpcio's own: it waits for what there is to write, and never for what is read."""
+    for document in iter(outbox.get, None):
         if ending.is_set():
             return
         request = seal_pb2.SealRequest(
@@ -101,6 +107,11 @@ def items(
             timeout=Duration(seconds=30),
         )
         yield seal_pb2.SealStreamRequest(id=document.id, request=request)
+
+
+def stop(outbox: queue.SimpleQueue[Document | None], ending: threading.Event) -> None:
+    ending.set()
+    outbox.put(None)
 
 
 def checked(response: seal_pb2.SealResponse) -> seal_pb2.SealResponse:
