@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Makes ready what other people wrote and Debian does not package: signxml and grpcio (PyPI) in target/interop-venv, xml-sec
-# (crates.io) in target/interop-xml-sec, @grpc/grpc-js (npm) in target/interop-node. Does nothing where they are ready.
+# (crates.io) in target/interop-xml-sec, @grpc/grpc-js (npm) in target/interop-node, buf (npm) in target/interop-buf. Does nothing
+# where they are ready.
 # usage: tests/interop/setup.sh
 # needs: python3 with venv, cargo, node with npm, PyPI, crates.io and npm. The JDK's verifier needs no more than a JDK
 #        (apt-get install default-jdk-headless).
@@ -23,29 +24,34 @@ fi
 
 # The foreign clients: beside the verifiers, so that these do without where those cannot be had.
 clients=tests/interop/clients
-want=$(cksum <$clients/requirements.txt)
+want=$(cksum <$clients/python/requirements.txt)
 if [ -x "$venv/bin/pip" ] && [ "$(cat "$venv/grpc-ready" 2>/dev/null)" != "$want" ]; then
-  if "$venv/bin/pip" install --quiet --disable-pip-version-check --requirement $clients/requirements.txt; then
+  if "$venv/bin/pip" install --quiet --disable-pip-version-check --requirement $clients/python/requirements.txt; then
     echo "$want" >"$venv/grpc-ready"
   else
     say "cannot install grpcio from PyPI; is the network there?"
   fi
 fi
 
-node=target/interop-node
-if ! command -v npm >/dev/null 2>&1; then
-  say "there is no npm; apt-get install nodejs npm"
-elif ! cmp -s $clients/node/package-lock.json $node/package-lock.json || ! [ -d $node/node_modules ]; then
-  rm -rf "$node.new"
-  mkdir -p "$node.new"
-  cp $clients/node/package.json $clients/node/package-lock.json "$node.new"
-  if npm ci --prefix "$node.new" --no-audit --no-fund --loglevel=error >&2; then
-    rm -rf "$node"
-    mv "$node.new" "$node"
+# FROM TO WHAT: the packages that FROM/package-lock.json names, in TO/node_modules. None of them needs its install script.
+npm_packages() {
+  cmp -s "$1/package-lock.json" "$2/package-lock.json" && [ -d "$2/node_modules" ] && return
+  rm -rf "$2.new"
+  mkdir -p "$2.new"
+  cp "$1/package.json" "$1/package-lock.json" "$2.new"
+  if npm ci --prefix "$2.new" --ignore-scripts --no-audit --no-fund --loglevel=error >&2; then
+    rm -rf "$2"
+    mv "$2.new" "$2"
   else
-    rm -rf "$node.new"
-    say "cannot install @grpc/grpc-js from npm; is the network there?"
+    rm -rf "$2.new"
+    say "cannot install $3 from npm; is the network there?"
   fi
+}
+if command -v npm >/dev/null 2>&1; then
+  npm_packages $clients/node target/interop-node @grpc/grpc-js
+  npm_packages tests/interop/buf target/interop-buf buf
+else
+  say "there is no npm; apt-get install nodejs npm"
 fi
 
 cargo build --quiet --locked --manifest-path tests/interop/xml-sec/Cargo.toml --target-dir target/interop-xml-sec ||

@@ -32,6 +32,8 @@ pub use hsm::{copy, faulty_token};
 pub use memory::Memory;
 pub use neighbour::{Latencies, Neighbour};
 pub use oracle::{Python, invalid, xmlsec1};
-pub use pki::{Validity, authority, certify, certify_for, new_seal, renew_server, revoke, revoke_for, successor};
+pub use pki::{
+    Validity, authority, certify, certify_for, new_seal, new_seal_for, renew_server, revoke, revoke_for, successor,
+};
 pub use process::{Output, binary, muhurdar, own_address, turn};
 pub use suffered::Suffered;

@@ -48,10 +48,22 @@ pub fn successor(dir: &Path, taxpayer: &str, validity: &Validity) -> String {
 /// Where openssl makes none.
 #[must_use]
 pub fn new_seal(dir: &Path, taxpayer: &str) -> (PathBuf, PathBuf) {
-    let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).expect("a key");
     let now = SystemTime::now();
-    let validity = now - Duration::from_secs(60)..now + Duration::from_secs(86_400);
-    let text = seal_certificate(dir, taxpayer, &key, &validity) + &key.serialize_pem();
+    new_seal_for(
+        dir,
+        taxpayer,
+        &(now - Duration::from_secs(60)..now + Duration::from_secs(86_400)),
+    )
+}
+
+/// As [`new_seal`], for so long.
+///
+/// # Panics
+/// Where openssl makes none.
+#[must_use]
+pub fn new_seal_for(dir: &Path, taxpayer: &str, validity: &Validity) -> (PathBuf, PathBuf) {
+    let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).expect("a key");
+    let text = seal_certificate(dir, taxpayer, &key, validity) + &key.serialize_pem();
     let (pem, p12) = (dir.join(format!("{taxpayer}.pem")), dir.join(format!("{taxpayer}.p12")));
     let password = dir.join(format!("{taxpayer}.password"));
     for (file, text) in [(&pem, &*text), (&password, "deneme")] {

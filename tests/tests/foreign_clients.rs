@@ -1,20 +1,34 @@
 //! Callers that nobody here wrote, in other languages, with the published proto: grpcio in Python, @grpc/grpc-js in Node.
+//!
+//! Each program of tests/interop/clients knows the same phases (calls, errors, token, drain, stream), prints a line for each thing that
+//! held, and ends with 1 at the first that did not.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::{
     path::{Path, PathBuf},
     process::Command,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
-use muhurdar_tests::{Appliance, Builder, Output, skipped};
+use muhurdar_tests::{Appliance, Builder, Output, muhurdar, new_seal_for, skipped};
+
+#[path = "foreign_clients/node.rs"]
+mod node;
+#[path = "foreign_clients/python.rs"]
+mod python;
+
+use node::Node;
+use python::Python;
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
+/// A taxpayer whose certificate has ended.
+const ENDED: &str = "2222222222";
+
 /// Small enough to be overloaded by sixty calls at once.
 fn appliance() -> Appliance {
-    Builder::default()
+    let prepared = Builder::default()
         .taxpayers(2)
         .hsm(2, Duration::from_millis(50))
         .limits("queue = 8")
@@ -22,7 +36,15 @@ fn appliance() -> Appliance {
             "few",
             "taxpayers = [\"*\"]\n[client.quota]\ndocuments_per_second = 1\nburst = 2",
         )
-        .start()
+        .prepare();
+    let hour = Duration::from_secs(3600);
+    let now = SystemTime::now();
+    let (p12, password) = new_seal_for(prepared.dir(), ENDED, &(now - 2 * hour..now - hour));
+    let config = prepared.dir().join("muhurdar.toml");
+    let [config, password, p12] = [&config, &password, &p12].map(|path| path.to_str().unwrap());
+    let output = muhurdar(&["token", "import", "--config", config, "--password-file", password, p12]);
+    assert!(output.status.success(), "{}", output.text);
+    prepared.start()
 }
 
 /// What tests/interop/setup.sh has made ready. None, and a line that says so, where it has not.
@@ -38,59 +60,41 @@ fn ready(path: &str) -> Option<PathBuf> {
     None
 }
 
-/// The interpreter of the virtual environment, where it has the gRPC packages. Not resolved: where it lies is what makes it that.
-fn python() -> Option<PathBuf> {
-    ready("interop-venv/grpc-ready").map(|marker| marker.with_file_name("bin").join("python"))
-}
-
-fn python_client(python: &Path, appliance: &Appliance, phase: &str) -> String {
-    let mut command = Command::new(python);
-    command.arg(Path::new(ROOT).join("tests/interop/clients/client.py"));
-    command.arg(Path::new(ROOT).join("proto")).arg(appliance.dir());
-    command.args([&appliance.address().to_string(), appliance.pid(), phase]);
+/// Runs a phase to its end, and counts what has held.
+fn held(mut command: Command, appliance: &Appliance, phase: &str) -> usize {
+    command.arg(phase);
+    command.env("MUHURDAR_HOME", appliance.dir());
+    command.env("MUHURDAR_ADDRESS", appliance.address().to_string());
+    command.env("MUHURDAR_PID", appliance.pid());
+    command.env("MUHURDAR_ENDED", ENDED);
     let output = Output::of(&mut command);
     assert!(output.status.success(), "{phase}: {}", output.text);
-    output.text
+    output.text.lines().filter(|line| line.starts_with("held: ")).count()
 }
 
-fn held(said: &str) -> usize {
-    said.lines().filter(|line| line.starts_with("held: ")).count()
-}
-
-#[test]
-fn a_python_client_is_answered_and_refused_as_the_contract_says() {
-    let Some(python) = python() else { return };
+/// All phases but the streams: so many calls are answered.
+fn is_answered_and_refused(client: impl Fn() -> Command, calls: usize) {
     let appliance = appliance();
-    let said = python_client(&python, &appliance, "calls");
-    assert_eq!(held(&said), 21, "{said}");
-
+    assert_eq!(held(client(), &appliance, "calls"), calls);
+    assert_eq!(held(client(), &appliance, "errors"), 20);
     appliance.token("rule C_Sign always answer 0x30");
-    assert_eq!(held(&python_client(&python, &appliance, "token")), 1);
-    appliance.token("clear");
+    assert_eq!(held(client(), &appliance, "token"), 1);
+    drop(appliance);
 
     let appliance = self::appliance();
     appliance.token("latency 2000000");
-    assert_eq!(held(&python_client(&python, &appliance, "drain")), 2);
+    assert_eq!(held(client(), &appliance, "drain"), 2);
     assert_eq!(appliance.exit_code_within(Duration::from_secs(40)), Some(0));
 }
 
 #[test]
+fn a_python_client_is_answered_and_refused_as_the_contract_says() {
+    let Some(python) = Python::ready() else { return };
+    is_answered_and_refused(|| python.command(), 19);
+}
+
+#[test]
 fn a_node_client_is_answered_and_refused_as_the_contract_says() {
-    let (Some(modules), Some(python)) = (ready("interop-node"), python()) else {
-        return;
-    };
-    // The definitions of Google's error details come with the Python packages.
-    let find = "import google.rpc, pathlib; print(pathlib.Path(list(google.rpc.__path__)[0]).parents[1])";
-    let google = Output::of(Command::new(python).args(["-c", find])).text;
-    let appliance = appliance();
-    let mut command = Command::new("node");
-    command.arg(Path::new(ROOT).join("tests/interop/clients/node/client.js"));
-    command
-        .arg(modules)
-        .arg(Path::new(ROOT).join("proto"))
-        .arg(google.trim());
-    command.arg(appliance.dir()).arg(appliance.address().to_string());
-    let output = Output::of(&mut command);
-    assert!(output.status.success(), "{}", output.text);
-    assert_eq!(held(&output.text), 15, "{}", output.text);
+    let Some(node) = Node::ready() else { return };
+    is_answered_and_refused(|| node.command(), 18);
 }
