@@ -267,8 +267,15 @@ impl Acceptor {
     }
 
     fn connection(&self, stream: Stream, peer: Peer, place: Place) -> Connection {
-        Connection::new(stream, peer, place, self.live.settings().handshake_timeout)
+        let settings = self.live.settings();
+        let age = settings.max_connection_age.map(about);
+        Connection::new(stream, peer, place, settings.handshake_timeout, age)
     }
+}
+
+/// A time, a tenth more or less: connections that were made together are not made anew together.
+fn about(time: Duration) -> Duration {
+    time.mul_f64(0.9 + 0.2 * fastrand::f64())
 }
 
 /// What was accepted; where nothing was, waits a little, so that what cannot be accepted is not tried without a pause.
@@ -305,6 +312,16 @@ mod tests {
         assert!(take("").is_none(), "two of those without a certificate");
         drop((stranger, another));
         assert!(places.0.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn connections_that_were_made_together_do_not_end_together() {
+        let ages: Vec<_> = (0..1000).map(|_| about(Duration::from_secs(100)).as_secs()).collect();
+        let (least, most) = (ages.iter().min().unwrap(), ages.iter().max().unwrap());
+        assert!(
+            (90..95).contains(least) && (105..=110).contains(most),
+            "{least} to {most}"
+        );
     }
 
     #[tokio::test]
