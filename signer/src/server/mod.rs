@@ -9,6 +9,7 @@ mod arriving;
 mod connection;
 mod contained;
 mod descriptors;
+mod handshake;
 mod http2;
 mod identity;
 mod large;
@@ -40,7 +41,7 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 use tower::Layer as _;
 
 use self::service::Sealing;
-pub(crate) use self::tls::Facts;
+pub(crate) use self::{handshake::Kind as NoHandshake, tls::Facts};
 pub use self::{
     identity::Peer,
     live::Live,
@@ -163,7 +164,7 @@ impl Server {
     /// Serves until `end`, then says so to every peer, and returns when each has read what it has asked for. Dropped before,
     /// it cuts them off.
     pub async fn serve(self, pipeline: Arc<Pipeline>, end: CancellationToken) {
-        let connections = accept::accept(self.listener, self.unix, &self.live);
+        let connections = accept::accept(self.listener, self.unix, &self.live, &pipeline.metrics);
         let limit = self.config.limits.document.as_u64() + MESSAGE_OVERHEAD as u64;
         let arriving = arriving::layer(&pipeline, &self.live, limit);
         let counting = leaving::Counting {
