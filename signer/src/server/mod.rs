@@ -9,6 +9,7 @@ mod arriving;
 mod connection;
 mod contained;
 mod descriptors;
+mod ending;
 mod handshake;
 mod http2;
 mod identity;
@@ -17,7 +18,9 @@ mod leaving;
 mod line;
 mod live;
 mod messages;
+mod methods;
 mod opening;
+mod reflection;
 mod service;
 mod status;
 mod stream;
@@ -197,7 +200,7 @@ impl Server {
             .add_service(InterceptedService::new(reflection, certified(&self.live)))
             .add_service(InterceptedService::new(reflection_alpha, certified(&self.live)))
             .prepare();
-        let service = wording::layer(self.config.limits.document.as_u64()).layer(routes);
+        let service = wording::layer(self.config.limits.document.as_u64()).layer(reflection::Honest.layer(routes));
         let service = opening.layer(counting.layer(arriving.layer(service)));
         http2::serve(http2::builder(&self.config.server), connections, service, end).await;
     }
