@@ -7,6 +7,7 @@
 
 mod access;
 mod arrival;
+mod comeback;
 mod gate;
 mod meters;
 mod queue;
@@ -143,7 +144,9 @@ impl Door {
             let share = caller.quota().take(errand.bytes as u64, soon)?;
             Ok(Visit { place, share })
         });
-        taken.inspect_err(|refusal| self.meters.refused(errand.priority, refusal))
+        taken
+            .inspect_err(|refusal| self.meters.refused(errand.priority, refusal))
+            .map_err(|refusal| self.in_line(caller, refusal))
     }
 
     /// Waits for the turn of one who is in. What it came with is counted already; the errand says what it holds while it waits,
@@ -174,7 +177,8 @@ impl Door {
             deadline,
         };
         let step = trace::step(Step::Queue);
-        let ticket = self.queue.ticket(ask).await?;
+        let ticket = self.queue.ticket(ask).await;
+        let ticket = ticket.map_err(|refusal| self.in_line(caller, refusal))?;
         drop(step);
         Ok(Admitted {
             deadline,
@@ -182,6 +186,18 @@ impl Door {
             ticket: Some(ticket),
             _visit: visit,
         })
+    }
+
+    /// A refusal for the load of all, with the time at which it is this one's turn among all of its client that were refused for
+    /// it: a client that comes without end makes nobody else's line longer.
+    fn in_line(&self, caller: &Caller, refusal: Refusal) -> Refusal {
+        let Refusal::Overloaded { limit, retry_after } = refusal else {
+            return refusal;
+        };
+        Refusal::Overloaded {
+            limit,
+            retry_after: caller.quota().overloaded(retry_after, self.queue.each()),
+        }
     }
 
     /// Takes over the limits of a new configuration.

@@ -106,6 +106,11 @@ impl Queue {
         self.lock().service_time()
     }
 
+    /// Between two documents that are served, of late.
+    pub(crate) fn each(&self) -> Duration {
+        self.lock().each()
+    }
+
     /// Waits for a ticket.
     ///
     /// # Errors

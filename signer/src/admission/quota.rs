@@ -5,12 +5,15 @@ use std::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use governor::{DefaultDirectRateLimiter, RateLimiter, clock::Clock as _};
+use governor::clock::DefaultClock;
 
-use super::unread::Tally;
+use super::{
+    comeback::{Comeback, Rate},
+    unread::Tally,
+};
 use crate::{
     config,
     refusal::{LATER, Limit, Refusal},
@@ -20,7 +23,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Quota {
     limits: config::Quota,
-    rate: Option<Arc<DefaultDirectRateLimiter>>,
+    rate: Option<Arc<Rate>>,
     used: Arc<Used>,
 }
 
@@ -35,6 +38,10 @@ struct Used {
     arriving: Arc<AtomicU64>,
     /// Of answers that it has not taken yet.
     unread: Arc<Tally>,
+    /// Those who were refused for what is in flight and are to come back, in the order of [`Bound::ALL`]; the rate has its own.
+    comebacks: [Comeback; Bound::ALL.len()],
+    /// Those who were refused for the load of all.
+    overloaded: Comeback,
     /// Documents that were refused, in the order of [`Bound::ALL`].
     refused: [AtomicU64; Bound::ALL.len()],
 }
@@ -58,7 +65,7 @@ impl Quota {
             Some(before) => before.rate.clone(),
             None => limits.documents_per_second.map(|rate| {
                 let quota = governor::Quota::per_second(rate).allow_burst(limits.burst.unwrap_or(rate));
-                Arc::new(RateLimiter::direct(quota))
+                Arc::new(Rate::new(quota, DefaultClock::default()))
             }),
         };
         Self {
@@ -81,6 +88,11 @@ impl Quota {
     /// Bytes of its answers that it has not taken yet.
     pub(super) fn unread(&self) -> &Arc<Tally> {
         &self.used.unread
+    }
+
+    /// When one who is refused for the load of all is to come back, where one finds room after `first`, and then one every `each`.
+    pub(super) fn overloaded(&self, first: Duration, each: Duration) -> Duration {
+        self.used.overloaded.next(Instant::now(), first, each)
     }
 
     /// The bounds that there are, and how many documents each has refused.
@@ -118,7 +130,8 @@ impl Quota {
         if taken < most {
             return Ok(share);
         }
-        let refusal = refusal(Bound::Large, most as u64, "large documents in flight", LATER);
+        let wait = self.used.wait(Bound::Large, LATER, most);
+        let refusal = refusal(Bound::Large, most as u64, "large documents in flight", wait);
         self.count(&refusal);
         Err(refusal)
     }
@@ -148,21 +161,29 @@ impl Quota {
         let held = used.bytes.fetch_add(bytes, Ordering::Relaxed);
         let share = Share { used, bytes };
         if let Some(most) = self.limits.in_flight.filter(|most| documents >= *most) {
-            return Err(refusal(Bound::Documents, most as u64, "documents in flight", soon()));
+            let wait = share.used.wait(Bound::Documents, soon(), most);
+            return Err(refusal(Bound::Documents, most as u64, "documents in flight", wait));
         }
         let most = self.limits.in_flight_bytes.map(|most| most.as_u64());
         if let Some(most) = most.filter(|most| held.saturating_add(bytes) > *most) {
-            return Err(refusal(Bound::Bytes, most, "bytes in flight", soon()));
+            let wait = share.used.wait(Bound::Bytes, soon(), documents);
+            return Err(refusal(Bound::Bytes, most, "bytes in flight", wait));
         }
         // Last, so that what is refused for another reason spends nothing.
-        if let Some(rate) = &self.rate
-            && let Err(until) = rate.check()
-        {
-            let wait = until.wait_time_from(rate.clock().now());
+        if let Some(Err(wait)) = self.rate.as_ref().map(|rate| rate.take()) {
             let most = self.limits.documents_per_second.map_or(0, std::num::NonZeroU32::get);
             return Err(refusal(Bound::Rate, most.into(), "documents a second", wait));
         }
         Ok(share)
+    }
+}
+
+impl Used {
+    /// When one who is refused for so many documents in flight finds room: one of them is likely to be answered `soon`, and the
+    /// others in their turn.
+    fn wait(&self, bound: Bound, soon: Duration, documents: usize) -> Duration {
+        let documents = u32::try_from(documents.max(1)).unwrap_or(u32::MAX);
+        self.comebacks[bound as usize].next(Instant::now(), soon, soon / documents)
     }
 }
 
@@ -230,11 +251,18 @@ mod tests {
         SOON
     }
 
-    fn bound(outcome: Result<Share, Refusal>) -> (Bound, Duration) {
+    fn refused(outcome: Result<Share, Refusal>) -> (Bound, Duration) {
         match outcome {
             Err(Refusal::Quota { bound, retry_after, .. }) => (bound, retry_after),
             other => panic!("{other:?}"),
         }
+    }
+
+    /// The bound of one who was refused alone, and is told to come soon.
+    fn bound(outcome: Result<Share, Refusal>) -> Bound {
+        let (bound, wait) = refused(outcome);
+        assert!(wait >= SOON && wait <= SOON * 2, "{wait:?}");
+        bound
     }
 
     #[test]
@@ -248,11 +276,11 @@ mod tests {
             None,
         );
         let first = quota.take(60, soon).unwrap();
-        assert_eq!(bound(quota.take(41, soon)), (Bound::Bytes, SOON));
+        assert_eq!(bound(quota.take(41, soon)), Bound::Bytes);
         let refused: Vec<_> = quota.refusals().collect();
         assert_eq!(refused, [(Bound::Documents, 0), (Bound::Bytes, 1), (Bound::Large, 0)]);
         let second = quota.take(40, soon).unwrap();
-        assert_eq!(bound(quota.take(0, soon)), (Bound::Documents, SOON));
+        assert_eq!(bound(quota.take(0, soon)), Bound::Documents);
         drop((first, second));
         assert!(quota.take(100, soon).is_ok());
     }
@@ -268,14 +296,18 @@ mod tests {
         for _ in 0..3 {
             drop(quota.take(1, soon).unwrap());
         }
-        let (reached, wait) = bound(quota.take(1, soon));
+        let (reached, wait) = refused(quota.take(1, soon));
         assert_eq!(reached, Bound::Rate);
         assert!(
-            wait > Duration::from_millis(100) && wait <= Duration::from_secs(1),
+            wait > Duration::from_millis(100) && wait <= Duration::from_secs(2),
             "{wait:?}"
         );
         // A reload that leaves the rate alone gives nothing new; another rate begins anew.
-        assert_eq!(bound(Quota::new(limits, Some(&quota)).take(1, soon)).0, Bound::Rate);
+        let again = refused(Quota::new(limits, Some(&quota)).take(1, soon));
+        assert!(
+            again.0 == Bound::Rate && again.1 > wait,
+            "behind the other: {again:?}, {wait:?}"
+        );
         let more = config::Quota {
             burst: NonZeroU32::new(4),
             ..limits
@@ -313,7 +345,7 @@ mod tests {
         let before = Quota::new(limits, None);
         let share = before.take(1, soon).unwrap();
         let after = Quota::new(limits, Some(&before));
-        assert_eq!(bound(after.take(1, soon)).0, Bound::Documents);
+        assert_eq!(bound(after.take(1, soon)), Bound::Documents);
         drop(share);
         assert!(after.take(1, soon).is_ok());
     }

@@ -239,6 +239,8 @@ fn settings_that_make_no_sense_are_refused_with_their_name() {
         (server("keep_alive_interval = \"0s\""), "server.keep_alive_interval"),
         (server("keep_alive_timeout = \"0s\""), "server.keep_alive_timeout"),
         (server("handshake_timeout = \"169h\""), "to 168h"),
+        (server("max_connection_age = \"169h\""), "server.max_connection_age"),
+        (server("max_connection_age = \"1us\""), "server.max_connection_age"),
         (
             server("listen = \"127.0.0.1:7443\"\nadmin_listen = \"127.0.0.1:7443\""),
             "server.admin_listen",

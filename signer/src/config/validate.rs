@@ -64,6 +64,9 @@ impl Server {
             ("server.keep_alive_interval", self.keep_alive_interval),
             ("server.keep_alive_timeout", self.keep_alive_timeout),
         ])?;
+        // None at all means that they get as old as they like.
+        let age = Some(self.max_connection_age).filter(|age| !age.is_zero());
+        times([("server.max_connection_age", age.unwrap_or(LONGEST))])?;
         ranges([
             ("server.max_connections", self.max_connections as u64, 1, 1 << 20),
             (

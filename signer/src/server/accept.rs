@@ -16,6 +16,7 @@ use std::{
 
 use socket2::SockRef;
 use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream, UnixListener},
     sync::{mpsc, oneshot},
     time::timeout,
@@ -24,16 +25,22 @@ use tokio_rustls::TlsAcceptor;
 
 use super::{
     connection::{Connection, Stream, Tls},
+    handshake::{Failure, Kind},
     identity::Peer,
     live::Live,
 };
-use crate::outside::Outside;
+use crate::{outside::Outside, telemetry::Metrics};
 
 /// Connections whose handshake is done and that wait for the server to take them.
 const WAITING: usize = 64;
 /// Bytes that a socket takes beyond what is on the line. Without a bound it takes megabytes, and nobody would know whether a
 /// slow reader has them.
 const UNSENT: u32 = 256 << 10;
+
+/// How long somebody is listened to whose handshake has failed, and how much: a socket that is closed before it has read all that
+/// has come answers with RST, which takes the alert with it that says why.
+const LEAVE: Duration = Duration::from_secs(2);
+const LAST_WORDS: u64 = 64 << 10;
 
 /// Where finished handshakes go.
 pub(super) type Connections = mpsc::Receiver<io::Result<Connection>>;
@@ -147,10 +154,16 @@ impl Handshakes {
 }
 
 /// Accepts on both listeners until the receiver of the connections is gone.
-pub(super) fn accept(tcp: TcpListener, unix: Option<UnixListener>, live: &Arc<Live>) -> Connections {
+pub(super) fn accept(
+    tcp: TcpListener,
+    unix: Option<UnixListener>,
+    live: &Arc<Live>,
+    metrics: &Arc<Metrics>,
+) -> Connections {
     let (out, connections) = mpsc::channel(WAITING);
     let acceptor = Acceptor {
         live: Arc::clone(live),
+        metrics: Arc::clone(metrics),
         places: Arc::default(),
         handshakes: Arc::default(),
         out,
@@ -165,6 +178,7 @@ pub(super) fn accept(tcp: TcpListener, unix: Option<UnixListener>, live: &Arc<Li
 #[derive(Debug, Clone)]
 struct Acceptor {
     live: Arc<Live>,
+    metrics: Arc<Metrics>,
     places: Arc<Places>,
     handshakes: Arc<Handshakes>,
     out: mpsc::Sender<io::Result<Connection>>,
@@ -193,21 +207,22 @@ impl Acceptor {
                 place = self.handshakes.make_room().await.or_else(|| self.places.take(most));
             }
             let Some(place) = place else {
+                self.metrics.handshake_failed(Kind::TurnedAway);
                 continue;
             };
             let (this, limit) = (self.clone(), settings.handshake_timeout);
             let (number, made_room) = self.handshakes.begin(place);
             tokio::spawn(async move {
-                let outcome = tokio::select! {
-                    outcome = timeout(limit, this.handshake(stream, address)) => Ok(outcome),
+                let met = tokio::select! {
+                    met = this.meet(stream, address, limit) => Ok(met),
                     make_room = made_room => Err(make_room),
                 };
                 let place = this.handshakes.end(number);
-                match outcome {
-                    Ok(Ok(Ok((stream, peer)))) => this.let_in(stream, peer, place).await,
-                    Ok(Ok(Err(error))) => tracing::info!(%address, %error, "TLS handshake failed"),
-                    Ok(Err(_)) => tracing::info!(%address, ?limit, "TLS handshake timed out"),
+                match met {
+                    Ok(Some((stream, peer))) => this.let_in(stream, peer, place).await,
+                    Ok(None) => {}
                     Err(make_room) => {
+                        this.metrics.handshake_failed(Kind::TurnedAway);
                         if let Ok((place, hand_on)) = make_room {
                             drop(hand_on.send(place));
                         }
@@ -217,11 +232,37 @@ impl Acceptor {
         }
     }
 
-    async fn handshake(&self, stream: TcpStream, address: SocketAddr) -> io::Result<(Stream, Peer)> {
-        stream.set_nodelay(true)?;
-        SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT)?;
+    /// A handshake to its end; where it fails, that is told.
+    async fn meet(&self, stream: TcpStream, address: SocketAddr, limit: Duration) -> Option<(Stream, Peer)> {
+        let (failure, stream) = match timeout(limit, self.handshake(stream, address)).await {
+            Ok(Ok(met)) => return Some(met),
+            Ok(Err((error, stream))) => (Failure::of(&error), stream),
+            Err(_) => (Failure::timed_out(limit), None),
+        };
+        self.metrics.handshake_failed(failure.kind);
+        failure.tell(address);
+        if let Some(stream) = stream {
+            drop(timeout(LEAVE, take_leave(stream)).await);
+        }
+        None
+    }
+
+    /// Where it fails, gives the connection back on which the alert was sent.
+    async fn handshake(
+        &self,
+        stream: TcpStream,
+        address: SocketAddr,
+    ) -> Result<(Stream, Peer), (io::Error, Option<TcpStream>)> {
+        let ready = stream.set_nodelay(true);
+        ready
+            .and_then(|()| SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT))
+            .map_err(|error| (error, None))?;
         let trust = self.live.trust();
-        let stream = TlsAcceptor::from(Arc::clone(&trust.config)).accept(stream).await?;
+        let accept = TlsAcceptor::from(Arc::clone(&trust.config)).accept(stream);
+        let stream = accept
+            .into_fallible()
+            .await
+            .map_err(|(error, stream)| (error, Some(stream)))?;
         let peer = Peer::new(address, stream.get_ref().1.peer_certificates(), trust.generation());
         Ok((Stream::Tls(Box::new(Tls::new(stream))), peer))
     }
@@ -236,6 +277,7 @@ impl Acceptor {
             place = self.handshakes.make_room().await;
         }
         let Some(place) = place.and_then(|place| place.known_as(Arc::clone(&identity), most_of_it)) else {
+            self.metrics.handshake_failed(Kind::TurnedAway);
             tracing::warn!(
                 client = %Outside::new(&identity),
                 max_connections_per_client = most_of_it,
@@ -267,8 +309,22 @@ impl Acceptor {
     }
 
     fn connection(&self, stream: Stream, peer: Peer, place: Place) -> Connection {
-        Connection::new(stream, peer, place, self.live.settings().handshake_timeout)
+        let settings = self.live.settings();
+        let age = settings.max_connection_age.map(about);
+        Connection::new(stream, peer, place, settings.handshake_timeout, age)
     }
+}
+
+/// Says that nothing more comes, and reads until the other end says so too.
+async fn take_leave(mut stream: TcpStream) -> io::Result<()> {
+    stream.shutdown().await?;
+    tokio::io::copy(&mut stream.take(LAST_WORDS), &mut tokio::io::sink()).await?;
+    Ok(())
+}
+
+/// A time, a tenth more or less: connections that were made together are not made anew together.
+fn about(time: Duration) -> Duration {
+    time.mul_f64(0.9 + 0.2 * fastrand::f64())
 }
 
 /// What was accepted; where nothing was, waits a little, so that what cannot be accepted is not tried without a pause.
@@ -305,6 +361,16 @@ mod tests {
         assert!(take("").is_none(), "two of those without a certificate");
         drop((stranger, another));
         assert!(places.0.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn connections_that_were_made_together_do_not_end_together() {
+        let ages: Vec<_> = (0..1000).map(|_| about(Duration::from_secs(100)).as_secs()).collect();
+        let (least, most) = (ages.iter().min().unwrap(), ages.iter().max().unwrap());
+        assert!(
+            (90..95).contains(least) && (105..=110).contains(most),
+            "{least} to {most}"
+        );
     }
 
     #[tokio::test]

@@ -15,10 +15,10 @@ use std::{
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
-use tonic::{Status, body::Body};
+use tonic::{Code, Status, body::Body};
 use tower::util::MapRequestLayer;
 
-use super::{Live, Peer, status::status};
+use super::{Live, Peer, methods::shape, status::status};
 use crate::{
     admission::{Arrival, Reading},
     pipeline::Pipeline,
@@ -36,13 +36,17 @@ pub(super) fn layer(
     MapRequestLayer::new(move |request: http::Request<Body>| {
         let peer = request.extensions().get::<Arc<Peer>>();
         let caller = live.known(peer.map(|peer| &**peer));
-        let reading = reading(request.uri().path());
+        let shape = shape(request.uri().path());
+        let one = shape.is_some_and(|shape| !shape.many);
+        // A method that is not known here may take its time.
+        let reading = if one { Reading::AtOnce } else { Reading::InTurn };
         let arrival = pipeline.gate.arrivals().begin(caller.as_deref(), reading);
         let (patience, metrics) = (live.settings().arrival_timeout, Arc::clone(&pipeline.metrics));
         request.map(|body| {
             Body::new(Arriving {
                 body,
                 largest,
+                one,
                 framing: Framing::default(),
                 rest: Bytes::new(),
                 begun: false,
@@ -54,21 +58,12 @@ pub(super) fn layer(
     })
 }
 
-/// How the messages of a method are read. A method that is not known here may take its time.
-fn reading(path: &str) -> Reading {
-    match path.rsplit_once('/') {
-        Some((
-            _,
-            "Seal" | "SealBatch" | "SignDigest" | "ListSeals" | "GetSeal" | "GetServerInfo" | "Check" | "Watch",
-        )) => Reading::AtOnce,
-        _ => Reading::InTurn,
-    }
-}
-
 /// A body that is watched over.
 struct Arriving {
     body: Body,
     largest: u64,
+    /// It has one message.
+    one: bool,
     framing: Framing,
     /// What came with a prefix, behind it.
     rest: Bytes,
@@ -86,6 +81,16 @@ impl Arriving {
         self.rest = data.split_off(passed.bytes);
         if passed.whole {
             self.wait.begin_anew();
+        }
+        if self.one && self.framing.whole > 0 {
+            if self.framing.whole > 1 || !self.framing.is_between_messages() {
+                return Err(self.refuse(&Refusal::Call {
+                    code: Code::Internal,
+                    problem: "too many request messages: the method takes one".to_owned(),
+                }));
+            }
+            // The transport holds it until the call has ended, and what is held counts until then.
+            return Ok(Frame::data(data));
         }
         match self.arrival.hold(self.framing.held(self.largest)) {
             Ok(()) => Ok(Frame::data(data)),
@@ -151,13 +156,15 @@ const PREFIX: usize = 5;
 
 /// Where in a sequence of messages a body is.
 #[derive(Debug, Default)]
-struct Framing {
+pub(super) struct Framing {
     /// Bytes of a prefix that have come.
     head: usize,
     /// What they say; whole with the last of them.
     length: u32,
     /// Bytes of the message that have come after it.
     come: u64,
+    /// Messages that have become whole.
+    whole: u64,
 }
 
 /// What [`Framing::pass`] did.
@@ -186,6 +193,7 @@ impl Framing {
                 // No more than there are, so they fit.
                 at += usize::try_from(missing).unwrap_or(data.len());
                 (self.head, self.length, self.come) = (0, 0, 0);
+                self.whole += 1;
                 whole = true;
             }
             while self.head < PREFIX {
@@ -201,6 +209,19 @@ impl Framing {
                 return Passed { bytes: at, whole };
             }
         }
+    }
+
+    /// Passes all bytes.
+    pub(super) fn pass_all(&mut self, mut data: &[u8]) {
+        while !data.is_empty() {
+            let passed = self.pass(data);
+            data = &data[passed.bytes..];
+        }
+    }
+
+    /// Whether no message has begun that is not whole.
+    pub(super) fn is_between_messages(&self) -> bool {
+        self.head == 0
     }
 
     /// Bytes that are held for the message that is not whole: those that it has announced. For one that is larger than the

@@ -50,6 +50,7 @@ pub(super) struct Connection {
     silence: Option<(Pin<Box<Sleep>>, usize)>,
     /// Everything was written; runs until the peer must have read it. With the bytes that it may still say.
     farewell: Option<(Pin<Box<Sleep>>, usize)>,
+    age: Option<Duration>,
     _place: Place,
 }
 
@@ -60,14 +61,15 @@ pub(super) enum Stream {
 }
 
 impl Connection {
-    /// A connection whose peer has so long to begin to speak.
-    pub(super) fn new(stream: Stream, peer: Peer, place: Place, patience: Duration) -> Self {
+    /// A connection whose peer has so long to begin to speak, and that may become so old.
+    pub(super) fn new(stream: Stream, peer: Peer, place: Place, patience: Duration, age: Option<Duration>) -> Self {
         Self {
             stream,
             peer: Arc::new(peer),
             line: Arc::default(),
             silence: Some((Box::pin(tokio::time::sleep(patience)), PREFACE)),
             farewell: None,
+            age,
             _place: place,
         }
     }
@@ -75,6 +77,11 @@ impl Connection {
     /// Who is at its other end.
     pub(super) fn peer(&self) -> Arc<Peer> {
         Arc::clone(&self.peer)
+    }
+
+    /// How old it may become; none: as old as it likes.
+    pub(super) fn age(&self) -> Option<Duration> {
+        self.age
     }
 
     /// What it owes.

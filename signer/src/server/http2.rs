@@ -4,7 +4,7 @@
 //! It is our own because tonic's server answers deadlines itself, before anybody of ours can say what they are, and lets go of
 //! all connections at the same time.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::pending, sync::Arc, time::Duration};
 
 use http::{Request, Response};
 use hyper::{body::Incoming, server::conn::http2};
@@ -12,7 +12,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
-use tokio::task::JoinSet;
+use tokio::{task::JoinSet, time::sleep};
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tower::{Service, ServiceExt as _};
@@ -82,7 +82,7 @@ where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send + 'static,
 {
-    let (peer, line) = (connection.peer(), connection.line());
+    let (peer, line, age) = (connection.peer(), connection.line(), connection.age());
     let from = (Arc::clone(&peer), Arc::clone(&line));
     let service = service.map_request(move |mut request: Request<Incoming>| {
         let (peer, line) = &from;
@@ -96,11 +96,29 @@ where
         // How it ended is nobody's concern: a peer that goes away in the middle has its reasons.
         _ = &mut serving => return,
         () = end.cancelled() => {}
+        () = aged(age) => {
+            // It closes with the last of its calls, however long that takes: they are the peer's, and streams may stay for hours.
+            // One that owes nothing closes at once, or by its keep-alive.
+            line.part();
+            serving.as_mut().graceful_shutdown();
+            tokio::select! {
+                _ = &mut serving => return,
+                () = end.cancelled() => {}
+            }
+        }
     }
     line.part();
     serving.as_mut().graceful_shutdown();
     tokio::select! {
         _ = serving => {}
         () = line.settled(GOODBYE) => {}
+    }
+}
+
+/// Ready when a connection that may become so old has; never, where it may become as old as it likes.
+async fn aged(age: Option<Duration>) {
+    match age {
+        Some(age) => sleep(age).await,
+        None => pending().await,
     }
 }

@@ -27,6 +27,8 @@ pub struct Live {
 #[derive(Debug, Clone)]
 pub(super) struct Settings {
     pub(super) handshake_timeout: Duration,
+    /// None: as old as they like.
+    pub(super) max_connection_age: Option<Duration>,
     pub(super) arrival_timeout: Duration,
     pub(super) request_timeout: Duration,
     /// As many as there are descriptors for.
@@ -43,6 +45,7 @@ impl Settings {
     fn of(config: &Config, most: usize) -> Self {
         Self {
             handshake_timeout: config.server.handshake_timeout,
+            max_connection_age: Some(config.server.max_connection_age).filter(|age| !age.is_zero()),
             arrival_timeout: config.limits.arrival_timeout,
             request_timeout: config.limits.request_timeout,
             max_connections: most,

@@ -11,6 +11,8 @@ mod connection;
 mod contained;
 mod descriptors;
 mod directory;
+mod ending;
+mod handshake;
 mod http2;
 mod identity;
 mod info;
@@ -19,7 +21,9 @@ mod leaving;
 mod line;
 mod live;
 mod messages;
+mod methods;
 mod opening;
+mod reflection;
 mod service;
 mod status;
 mod stream;
@@ -44,7 +48,7 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 use tower::Layer as _;
 
 use self::service::Sealing;
-pub(crate) use self::tls::Facts;
+pub(crate) use self::{handshake::Kind as NoHandshake, tls::Facts};
 pub use self::{
     identity::Peer,
     live::Live,
@@ -167,7 +171,7 @@ impl Server {
     /// Serves until `end`, then says so to every peer, and returns when each has read what it has asked for. Dropped before,
     /// it cuts them off.
     pub async fn serve(self, pipeline: Arc<Pipeline>, end: CancellationToken) {
-        let connections = accept::accept(self.listener, self.unix, &self.live);
+        let connections = accept::accept(self.listener, self.unix, &self.live, &pipeline.metrics);
         let limit = self.config.limits.document.as_u64() + MESSAGE_OVERHEAD as u64;
         let arriving = arriving::layer(&pipeline, &self.live, limit);
         let counting = leaving::Counting {
@@ -200,7 +204,7 @@ impl Server {
             .add_service(InterceptedService::new(reflection, certified(&self.live)))
             .add_service(InterceptedService::new(reflection_alpha, certified(&self.live)))
             .prepare();
-        let service = wording::layer(limit).layer(routes);
+        let service = wording::layer(limit).layer(reflection::Honest.layer(routes));
         let service = opening.layer(counting.layer(arriving.layer(service)));
         http2::serve(http2::builder(&self.config.server), connections, service, end).await;
     }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::{FutureExt as _, future::BoxFuture};
+use futures_util::{FutureExt as _, TryFutureExt as _, future::BoxFuture};
 use http::{HeaderMap, Request, Response};
 use http_body::{Frame, SizeHint};
 use tokio::time::sleep_until;
@@ -19,7 +19,7 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::{Code, Status, body::Body};
 use tower::{Layer, Service};
 
-use super::{Live, MAX_HEADERS, status::status};
+use super::{Live, MAX_HEADERS, ending::Ending, methods::shape, status::status};
 use crate::{pipeline::Pipeline, refusal::Refusal};
 
 /// gRPC over HTTP/2, "Timeout".
@@ -90,7 +90,10 @@ where
         let deadline = timeout.and_then(|timeout| now.checked_add(timeout));
         let end = deadline.map_or(now + longest, |deadline| deadline.min(now + longest));
         request.extensions_mut().insert(Deadline(deadline));
-        if !STREAMS.contains(&request.uri().path()) {
+        let ends_itself = STREAMS.contains(&request.uri().path());
+        let goes_on = !ends_itself && shape(request.uri().path()).is_some_and(|shape| shape.many_answers);
+        let ending = goes_on.then(|| Arc::clone(&self.opening.pipeline));
+        if !ends_itself {
             let pipeline = Arc::clone(&self.opening.pipeline);
             request = request.map(|body| {
                 Body::new(Awaited {
@@ -100,7 +103,10 @@ where
                 })
             });
         }
-        let answer = self.inner.call(request);
+        let answer = self.inner.call(request).map_ok(move |response| match ending {
+            Some(pipeline) => response.map(|body| Body::new(Ending::of(body, deadline, &pipeline))),
+            None => response,
+        });
         async move {
             tokio::select! {
                 // Whoever has the request knows better what it waited for.

@@ -1,7 +1,7 @@
 //! The one place where a refusal becomes a gRPC status: code, message and `google.rpc` details, of which the first is always
 //! `ErrorInfo`.
 
-use std::{borrow::Cow, collections::HashMap, fmt};
+use std::{borrow::Cow, collections::HashMap, fmt, time::Duration};
 
 use muhurdar_proto::ERROR_DOMAIN;
 use muhurdar_xades as xades;
@@ -12,7 +12,7 @@ use tonic_types::{BadRequest, ErrorDetail, ErrorInfo, LocalizedMessage, QuotaFai
 use super::turkish;
 use crate::{
     outside::shown,
-    refusal::{Refusal, hex},
+    refusal::{LATER, Refusal, hex},
 };
 
 /// Bytes of a text in a status. It is told up to three times in one header block (message, message within the details,
@@ -20,6 +20,8 @@ use crate::{
 const MOST: usize = 1000;
 /// The same of its Turkish sentence, which tells values that were cut already.
 const LOCALIZED: usize = 600;
+/// The trailer that says in milliseconds when to try again, for libraries that do so by themselves (gRFC A6).
+const PUSHBACK: &str = "grpc-retry-pushback-ms";
 
 /// The gRPC code of a refusal (the contract's error table).
 fn code(refusal: &Refusal) -> Code {
@@ -48,6 +50,16 @@ fn code(refusal: &Refusal) -> Code {
     }
 }
 
+/// When to come back. Whoever reads UNAVAILABLE or RESOURCE_EXHAUSTED is always told.
+fn retry_after(refusal: &Refusal) -> Option<Duration> {
+    match refusal {
+        Refusal::Quota { retry_after, .. }
+        | Refusal::Overloaded { retry_after, .. }
+        | Refusal::TokenUnavailable { retry_after, .. } => Some(*retry_after),
+        _ => matches!(code(refusal), Code::Unavailable | Code::ResourceExhausted).then_some(LATER),
+    }
+}
+
 /// A refusal as the status of a call.
 #[must_use]
 pub(super) fn status(refusal: &Refusal) -> Status {
@@ -67,22 +79,25 @@ pub(super) fn status(refusal: &Refusal) -> Status {
         Refusal::CertificateChanged { .. } => details.push(violation("certificate_sha256", &message)),
         Refusal::KeyReused => details.push(violation("idempotency_key", &message)),
         Refusal::Request { field, problem } => details.push(violation(field, problem)),
-        Refusal::Quota {
-            bound,
-            limit,
-            retry_after,
-        } => {
-            details.push(RetryInfo::new(Some(*retry_after)).into());
-            details.push(QuotaFailure::with_violation(bound.name(), limit.to_string()).into());
-        }
-        Refusal::Overloaded { retry_after, .. } | Refusal::TokenUnavailable { retry_after, .. } => {
-            details.push(RetryInfo::new(Some(*retry_after)).into());
-        }
         _ => {}
+    }
+    let retry_after = retry_after(refusal);
+    details.extend(retry_after.map(|time| RetryInfo::new(Some(time)).into()));
+    if let Refusal::Quota { bound, limit, .. } = refusal {
+        details.push(QuotaFailure::with_violation(bound.name(), limit.to_string()).into());
     }
     let turkish = turkish::sentence(refusal);
     details.push(LocalizedMessage::new(turkish::LOCALE, shown(&turkish, LOCALIZED)).into());
-    Status::with_error_details_vec(code(refusal), message, details)
+    let mut status = Status::with_error_details_vec(code(refusal), message, details);
+    if let Some(time) = retry_after {
+        status.metadata_mut().insert(PUSHBACK, milliseconds(time).into());
+    }
+    status
+}
+
+/// Whole milliseconds, none of them too early, and no more than the 32 bits that the libraries read.
+fn milliseconds(time: Duration) -> i32 {
+    i32::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX)
 }
 
 fn short(text: &str) -> Cow<'_, str> {
@@ -266,6 +281,43 @@ mod tests {
                 Some(Duration::from_millis(250)),
                 "{refusal:?}"
             );
+        }
+    }
+
+    #[test]
+    fn whatever_may_be_tried_again_says_when_in_its_details_and_in_the_trailer_of_its_call() {
+        let call = |code| Refusal::Call {
+            code,
+            problem: "x".to_owned(),
+        };
+        let others = [call(Code::Unavailable), call(Code::ResourceExhausted)];
+        let mut told = 0;
+        for refusal in refusals("x").into_iter().chain(others) {
+            let status = status(&refusal);
+            let wait = status.get_details_retry_info().and_then(|info| info.retry_delay);
+            let wants = matches!(status.code(), Code::Unavailable | Code::ResourceExhausted);
+            assert_eq!(wait.is_some(), wants, "{refusal:?}");
+            let trailer = status.metadata().get(PUSHBACK).map(|value| value.to_str().unwrap());
+            let milliseconds = wait.map(|wait| wait.as_millis().to_string());
+            assert_eq!(trailer, milliseconds.as_deref(), "{refusal:?}");
+            assert!(item_status(&refusal).details.len() > usize::from(wants), "{refusal:?}");
+            told += usize::from(wants);
+        }
+        assert_eq!(
+            told, 6,
+            "OVERLOADED, QUOTA, TOKEN_UNAVAILABLE, DRAINING, and what the transport says"
+        );
+    }
+
+    #[test]
+    fn nobody_is_called_back_before_the_time_that_the_details_name() {
+        for (time, trailer) in [
+            (Duration::from_nanos(1), 1),
+            (Duration::from_millis(250), 250),
+            (Duration::from_micros(50_001), 51),
+            (Duration::from_secs(1 << 40), i32::MAX),
+        ] {
+            assert_eq!(milliseconds(time), trailer, "{time:?}");
         }
     }
 

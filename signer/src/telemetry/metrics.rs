@@ -18,7 +18,7 @@ use crate::{
     config::Priority,
     refusal::Refusal,
     seals::Seals,
-    server::Facts,
+    server::{Facts, NoHandshake},
     trace::{self, Step},
 };
 
@@ -93,6 +93,8 @@ pub struct Metrics {
     reloads: [IntCounter; RELOADS.len()],
     stages: [Histogram; STAGES.len()],
     digest_batches: Histogram,
+    /// In the order of [`NoHandshake::ALL`].
+    handshakes_failed: [IntCounter; NoHandshake::ALL.len()],
     door: Arc<Meters>,
 }
 
@@ -136,6 +138,16 @@ impl Metrics {
                 &["outcome"],
             )?,
         )?;
+        let handshakes_failed = register(
+            &registry,
+            IntCounterVec::new(
+                Opts::new(
+                    "muhurdar_handshakes_failed_total",
+                    "Connections that came to no call: the TLS handshake failed, or there was no place",
+                ),
+                &["reason"],
+            )?,
+        )?;
         let metrics = Self {
             sealed: DocumentType::ALL.map(|document| seals.with_label_values(&["sealed", document.id()])),
             answered_again: register(
@@ -158,6 +170,7 @@ impl Metrics {
                     .buckets(BATCH_BUCKETS.to_vec()),
                 )?,
             )?,
+            handshakes_failed: NoHandshake::ALL.map(|kind| handshakes_failed.with_label_values(&[kind.name()])),
             door: Arc::new(Meters::register(&registry)?),
             seals,
             registry,
@@ -203,6 +216,11 @@ impl Metrics {
 
     pub(crate) fn reloaded(&self, outcome: Reload) {
         self.reloads[outcome as usize].inc();
+    }
+
+    /// A connection that came to nothing.
+    pub(crate) fn handshake_failed(&self, kind: NoHandshake) {
+        self.handshakes_failed[kind as usize].inc();
     }
 
     /// An answer that was given before.

@@ -54,6 +54,17 @@ impl Estimate {
         self.means.map_or(Duration::ZERO, |(_, held)| seconds(held))
     }
 
+    /// Between two tickets that come back, where somebody waits.
+    pub(super) fn each(&self, window: usize) -> Duration {
+        #[allow(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a mean of what was counted so"
+        )]
+        let mean = self.means.map_or(0, |(cost, _)| cost as u64);
+        self.drain(mean, window)
+    }
+
     /// How long so much work takes: by the rate at which tickets came back, or by Little's law, a window of tickets in the time
     /// that one is held; whichever is sooner. While somebody waits both say the same. They differ where one of them has just
     /// begun to learn: the first ticket after a hiccup makes the rate one in all that time, and the tickets that a hiccup held up

@@ -196,6 +196,11 @@ impl<T> Schedule<T> {
         self.estimate.service().clamp(SOONEST, LATEST)
     }
 
+    /// How often a ticket comes back, of late.
+    pub(super) fn each(&self) -> Duration {
+        self.estimate.each(self.rules.window).min(LATEST)
+    }
+
     fn line(&self, priority: Priority) -> &Line<T> {
         &self.lines[priority as usize]
     }
