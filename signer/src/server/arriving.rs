@@ -12,13 +12,18 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body::{Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::{Code, Status, body::Body};
 use tower::util::MapRequestLayer;
 
-use super::{Live, Peer, methods::shape, status::status};
+use super::{
+    Live, Peer,
+    methods::shape,
+    oversize::{Became, Oversized, Past, Rule},
+    status::status,
+};
 use crate::{
     admission::{Arrival, Reading},
     pipeline::Pipeline,
@@ -33,7 +38,7 @@ pub(super) fn layer(
     largest: u64,
 ) -> MapRequestLayer<impl Fn(http::Request<Body>) -> http::Request<Body> + Clone + Send + Sync + 'static> {
     let (pipeline, live) = (Arc::clone(pipeline), Arc::clone(live));
-    MapRequestLayer::new(move |request: http::Request<Body>| {
+    MapRequestLayer::new(move |mut request: http::Request<Body>| {
         let peer = request.extensions().get::<Arc<Peer>>();
         let caller = live.known(peer.map(|peer| &**peer));
         let shape = shape(request.uri().path());
@@ -42,12 +47,16 @@ pub(super) fn layer(
         let reading = if one { Reading::AtOnce } else { Reading::InTurn };
         let arrival = pipeline.gate.arrivals().begin(caller.as_deref(), reading);
         let (patience, metrics) = (live.settings().arrival_timeout, Arc::clone(&pipeline.metrics));
+        let rule = rule(&mut request);
         request.map(|body| {
             Body::new(Arriving {
                 body,
                 largest,
                 one,
                 framing: Framing::default(),
+                prefix: BytesMut::new(),
+                past: None,
+                rule,
                 rest: Bytes::new(),
                 begun: false,
                 arrival,
@@ -58,6 +67,19 @@ pub(super) fn layer(
     })
 }
 
+/// What becomes of a message that is too large. Who reads the items of a stream finds with the request which of them were.
+fn rule(request: &mut http::Request<Body>) -> Rule {
+    match request.uri().path() {
+        "/muhurdar.seal.v1.SealService/SealBatch" => Rule::Batch,
+        "/muhurdar.seal.v1.SealService/SealStream" => {
+            let oversized = Oversized::default();
+            request.extensions_mut().insert(oversized.clone());
+            Rule::Stream(oversized)
+        }
+        _ => Rule::Call,
+    }
+}
+
 /// A body that is watched over.
 struct Arriving {
     body: Body,
@@ -65,6 +87,11 @@ struct Arriving {
     /// It has one message.
     one: bool,
     framing: Framing,
+    /// The beginning of a prefix that is not whole: it is not passed on before it is known what it announces.
+    prefix: BytesMut,
+    /// What becomes of a message that is too large, and the one that is read past.
+    rule: Rule,
+    past: Option<Past>,
     /// What came with a prefix, behind it.
     rest: Bytes,
     /// It was asked for something.
@@ -77,10 +104,29 @@ struct Arriving {
 impl Arriving {
     /// Passes data on, up to the end of a prefix in it.
     fn pass(&mut self, mut data: Bytes) -> Result<Frame<Bytes>, Status> {
+        if let Some(past) = self.past.take() {
+            return self.read_past(past, data);
+        }
         let passed = self.framing.pass(&data);
         self.rest = data.split_off(passed.bytes);
         if passed.whole {
             self.wait.begin_anew();
+        }
+        if self.framing.is_in_a_prefix() {
+            // Behind whole messages, of which the last may have been empty.
+            let here = (self.framing.head - self.prefix.len()).min(data.len());
+            self.prefix.extend_from_slice(&data.split_off(data.len() - here));
+        }
+        if self.framing.is_behind_a_prefix() && u64::from(self.framing.length) > self.largest {
+            let compressed = self.prefix.first().or(data.get(data.len().saturating_sub(PREFIX))) != Some(&0);
+            data.truncate(data.len() - (PREFIX - self.prefix.len()));
+            self.prefix.clear();
+            let (number, size) = (self.framing.whole, u64::from(self.framing.length));
+            let past = Past::begin(&self.rule, number, size, self.largest, compressed);
+            self.past = Some(past.map_err(|refusal| self.refuse(&refusal))?);
+        } else if !self.framing.is_in_a_prefix() && !self.prefix.is_empty() {
+            let prefix = std::mem::take(&mut self.prefix);
+            data = [&prefix[..], &data].concat().into();
         }
         if self.one && self.framing.whole > 0 {
             if self.framing.whole > 1 || !self.framing.is_between_messages() {
@@ -95,6 +141,24 @@ impl Arriving {
         match self.arrival.hold(self.framing.held(self.largest)) {
             Ok(()) => Ok(Frame::data(data)),
             Err(refusal) => Err(self.refuse(&refusal)),
+        }
+    }
+
+    /// Reads past a message that is too large; behind it comes what stands in its place.
+    fn read_past(&mut self, mut past: Past, mut data: Bytes) -> Result<Frame<Bytes>, Status> {
+        let here = data.len().min(usize::try_from(past.missing()).unwrap_or(usize::MAX));
+        self.rest = data.split_off(here);
+        match past.read(&data).map_err(|refusal| self.refuse(&refusal))? {
+            Became::More => {
+                self.past = Some(past);
+                Ok(Frame::data(Bytes::new()))
+            }
+            Became::Instead(instead) => {
+                self.framing.begin_anew();
+                self.wait.begin_anew();
+                drop(self.arrival.hold(0));
+                Ok(Frame::data(instead))
+            }
         }
     }
 
@@ -217,6 +281,22 @@ impl Framing {
             let passed = self.pass(data);
             data = &data[passed.bytes..];
         }
+    }
+
+    /// Whether a prefix has begun that is not whole.
+    fn is_in_a_prefix(&self) -> bool {
+        (1..PREFIX).contains(&self.head)
+    }
+
+    /// Whether a prefix is whole, and nothing of its message has come.
+    fn is_behind_a_prefix(&self) -> bool {
+        self.head == PREFIX && self.come == 0
+    }
+
+    /// The message is over, whatever has become of it.
+    fn begin_anew(&mut self) {
+        (self.head, self.length, self.come) = (0, 0, 0);
+        self.whole += 1;
     }
 
     /// Whether no message has begun that is not whole.

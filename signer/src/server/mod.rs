@@ -23,6 +23,7 @@ mod live;
 mod messages;
 mod methods;
 mod opening;
+mod oversize;
 mod reflection;
 mod service;
 mod status;

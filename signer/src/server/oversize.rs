@@ -117,7 +117,10 @@ impl Past {
         let (id, items, most) = (&mut self.id, &mut self.items, self.most);
         let (mut too_much, of_stream) = (false, matches!(self.rule, Rule::Stream(_)));
         self.fields.read(data, |event| match event {
-            Event::Begins { field: FIRST_FIELD, end } => {
+            Event::Begins {
+                field: FIRST_FIELD,
+                end,
+            } => {
                 if too_much {
                     return;
                 }
@@ -128,7 +131,10 @@ impl Past {
                 }
             }
             // One byte more than may be told, so that it is seen to be too long.
-            Event::Holds { field: FIRST_FIELD, piece } if of_stream => {
+            Event::Holds {
+                field: FIRST_FIELD,
+                piece,
+            } if of_stream => {
                 let room = (LONGEST + 1).saturating_sub(id.len());
                 id.extend_from_slice(&piece[..piece.len().min(room)]);
             }
@@ -224,7 +230,11 @@ impl Fields {
                 Step::Length(field, varint) => varint.push(byte).map(|length| {
                     let (field, end) = (*field, self.at.saturating_add(length));
                     tell(Event::Begins { field, end });
-                    if length == 0 { Step::default() } else { Step::Bytes(Some(field), length) }
+                    if length == 0 {
+                        Step::default()
+                    } else {
+                        Step::Bytes(Some(field), length)
+                    }
                 }),
                 Step::Bytes(..) | Step::Lost => return,
             };

@@ -17,6 +17,7 @@ use super::{
     leaving::Answers,
     messages::{Asked, read, read_digest, result, split},
     opening::Deadline,
+    oversize::Oversized,
     status::{item_status, status},
     stream::{Stream, Waits},
 };
@@ -93,6 +94,7 @@ impl SealService for Sealing {
             departure: self.pipeline.gate.unread().of(&caller),
             answers,
             message_limit: self.message_limit,
+            oversized: request.extensions().get::<Oversized>().cloned().unwrap_or_default(),
         };
         tokio::spawn(stream.run(request.into_inner(), in_flight));
         Ok(Response::new(Answers(out)))

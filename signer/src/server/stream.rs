@@ -14,6 +14,7 @@ use tonic::{Status, Streaming};
 use super::{
     Live, Peer,
     opening::passed,
+    oversize::Oversized,
     service::seal,
     status::{item_status, status},
     wording,
@@ -37,6 +38,8 @@ pub(super) struct Stream {
     pub(super) answers: mpsc::Sender<(Result<wire::SealStreamResponse, Status>, Option<Waits>)>,
     /// Bytes of a message.
     pub(super) message_limit: u64,
+    /// Items that were read past.
+    pub(super) oversized: Oversized,
 }
 
 /// What an answer holds until the transport takes it.
@@ -51,6 +54,7 @@ impl Stream {
     pub(super) async fn run(self, mut items: Streaming<wire::SealStreamRequest>, in_flight: usize) {
         let places = Arc::new(Semaphore::new(in_flight));
         let unanswered = Unanswered::default();
+        let mut number = 0;
         let ended = loop {
             // A place first, and room: a stream whose answers are not read is not read either.
             let next = async {
@@ -78,7 +82,15 @@ impl Stream {
             // A stream may outlive what its caller was allowed when it began.
             let caller = self.live.caller(self.peer.as_deref());
             let (pipeline, origin) = (Arc::clone(&self.pipeline), Arc::clone(&self.origin));
-            let id = unanswered.begin(&item.id);
+            let mut id = unanswered.begin(&item.id);
+            if let Some(size) = self.oversized.size_of(number) {
+                id.refusal = Some(Refusal::MessageTooLarge {
+                    limit: self.message_limit,
+                    size: Some(size),
+                    item: None,
+                });
+            }
+            number += 1;
             let (deadline, departure, answers) = (self.deadline, self.departure.clone(), self.answers.clone());
             tokio::spawn(async move {
                 let answer = tokio::select! {
@@ -141,8 +153,8 @@ struct Unanswered(Arc<Mutex<HashSet<String>>>);
 struct Id {
     /// As it is told.
     shown: Outside,
-    /// What is wrong with it.
-    problem: Option<String>,
+    /// What is wrong with it, or with its item.
+    refusal: Option<Refusal>,
     /// Where it stands among the unanswered.
     of: Option<(Unanswered, String)>,
 }
@@ -152,7 +164,7 @@ impl Unanswered {
         let shown = Outside::new(id);
         let refused = |shown, problem: String| Id {
             shown,
-            problem: Some(problem),
+            refusal: Some(Refusal::Request { field: "id", problem }),
             of: None,
         };
         // It stands in the answer, and not whole.
@@ -168,7 +180,7 @@ impl Unanswered {
         drop(ids);
         Id {
             shown,
-            problem: None,
+            refusal: None,
             of: Some((self.clone(), id.to_owned())),
         }
     }
@@ -192,10 +204,7 @@ async fn answer(
     deadline: Option<Instant>,
 ) -> (wire::SealStreamResponse, Option<Admitted>) {
     let outcome = match (caller, item.request) {
-        _ if id.problem.is_some() => Err(Refusal::Request {
-            field: "id",
-            problem: id.problem.clone().unwrap_or_default(),
-        }),
+        _ if id.refusal.is_some() => Err(id.refusal.clone().unwrap_or(Refusal::Internal)),
         (Ok(caller), Some(request)) => seal(pipeline, &caller, origin, request, deadline).await,
         (Err(refusal), _) => Err(refusal),
         (Ok(_), None) => Err(Refusal::Request {
