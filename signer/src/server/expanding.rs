@@ -494,6 +494,7 @@ mod tests {
                 Err(refused) => break refused,
             }
             open.push(call);
+            assert!(open.len() < 10, "nobody is refused");
         };
         assert!(matches!(refused, Refusal::Overloaded { .. }), "{refused:?}");
         assert_eq!(open.len(), 3, "half of a hundred mebibytes");
