@@ -186,7 +186,7 @@ async fn one_for_whom_there_is_no_place_is_counted_too() {
     first.list_seals(ListSealsRequest::default()).await.unwrap();
     tokio::task::spawn_blocking(|| {
         fails("turned_away", "as many as one client may have", || {
-            drop(openssl(&of("branch-1"), &["-alpn", "h2"]))
+            drop(openssl(&of("branch-1"), &["-alpn", "h2"]));
         });
     })
     .await

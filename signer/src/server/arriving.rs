@@ -216,7 +216,7 @@ impl http_body::Body for Arriving {
 }
 
 /// Bytes of a message's prefix: whether it is compressed, and its length (gRPC over HTTP/2, "Length-Prefixed-Message").
-const PREFIX: usize = 5;
+pub(super) const PREFIX: usize = 5;
 
 /// Where in a sequence of messages a body is.
 #[derive(Debug, Default)]

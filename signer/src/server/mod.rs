@@ -12,6 +12,7 @@ mod contained;
 mod descriptors;
 mod directory;
 mod ending;
+mod expanding;
 mod handshake;
 mod http2;
 mod identity;
@@ -183,6 +184,11 @@ impl Server {
             pipeline: Arc::clone(&pipeline),
             live: Arc::clone(&self.live),
         };
+        let expanding = expanding::Expanding {
+            pipeline: Arc::clone(&pipeline),
+            live: Arc::clone(&self.live),
+            largest: limit,
+        };
         let sealing = Sealing::new(pipeline, Arc::clone(&self.live), limit);
         let sealing = SealServiceServer::new(sealing)
             .max_decoding_message_size(usize::try_from(limit).unwrap_or(usize::MAX))
@@ -206,7 +212,7 @@ impl Server {
             .add_service(InterceptedService::new(reflection_alpha, certified(&self.live)))
             .prepare();
         let service = wording::layer(limit).layer(reflection::Honest.layer(routes));
-        let service = opening.layer(counting.layer(arriving.layer(service)));
+        let service = opening.layer(counting.layer(arriving.layer(expanding.layer(service))));
         http2::serve(http2::builder(&self.config.server), connections, service, end).await;
     }
 }
