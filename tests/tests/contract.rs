@@ -27,6 +27,7 @@ fn appliance() -> &'static Appliance {
         Builder::default()
             .taxpayers(3)
             .hsm(2, Duration::from_millis(300))
+            .limits("document = \"2 MiB\"")
             .client("other", "taxpayers = [\"1000000026\"]")
             .client(
                 "till",
@@ -279,10 +280,10 @@ async fn the_server_says_what_it_takes_and_what_its_caller_may() {
     let limits = info.limits.unwrap();
     assert_eq!(
         (limits.document_bytes, limits.message_bytes),
-        (16 << 20, (16 << 20) + (64 << 10))
+        (2 << 20, (2 << 20) + (64 << 10))
     );
     assert_eq!(limits.chunk_bytes, 1 << 20);
-    assert!(limits.batch_items > 0 && limits.stream_in_flight > 0 && limits.large_document_bytes > 16 << 20);
+    assert!(limits.batch_items > 0 && limits.stream_in_flight > 0 && limits.large_document_bytes > 2 << 20);
     assert!(limits.request_timeout.unwrap().seconds > 0 && limits.depth > 0 && limits.attributes > 0);
 
     let mut till = Branch::of(appliance(), "till").connect().await;
@@ -310,6 +311,62 @@ async fn the_server_says_what_it_takes_and_what_its_caller_may() {
         &refused(&nobody.unwrap_err()),
         Code::Unauthenticated,
         "CLIENT_CERTIFICATE",
+    );
+}
+
+/// One with so many bytes, and a little more.
+fn large(bytes: usize) -> SealRequest {
+    Branch::request(
+        RSA,
+        invoice(RSA, &format!("<cbc:Note>{}</cbc:Note>", "x".repeat(bytes))),
+    )
+}
+
+#[tokio::test]
+async fn a_message_that_is_too_large_is_its_items_refusal_and_nobody_elses() {
+    const MIB: usize = 1 << 20;
+    let mut client = branch().await;
+    let items = vec![
+        item("a", request()),
+        item("b", large(3 * MIB)),
+        item("c", large(MIB)),
+        item("d", request()),
+    ];
+    let said: HashMap<_, _> = stream(&mut client, items).await.into_iter().collect();
+    let expected = [
+        ("a", "sealed"),
+        ("b", "MESSAGE_TOO_LARGE"),
+        ("c", "sealed"),
+        ("d", "sealed"),
+    ];
+    assert_eq!(said, expected.map(|(id, said)| (id.to_owned(), said.to_owned())).into());
+    // One that nobody would read past ends the call, in words.
+    let items = tokio_stream::iter([item("e", large(40 * MIB))]);
+    let status = match client.seal_stream(items).await {
+        Ok(answers) => answers.into_inner().message().await.unwrap_err(),
+        Err(status) => status,
+    };
+    let said = refused(&status);
+    is(&said, Code::InvalidArgument, "MESSAGE_TOO_LARGE");
+    assert_eq!(said.metadata("limit"), Some("message_bytes"));
+    assert_eq!(said.number("value"), Some((2 * MIB + (64 << 10)) as u64));
+    assert!(said.number("size").is_some_and(|size| size > 40 << 20), "{said:?}");
+
+    let said = refused(&client.seal(large(3 * MIB)).await.unwrap_err());
+    is(&said, Code::InvalidArgument, "MESSAGE_TOO_LARGE");
+    // A document that fits into a message, and is larger than a document may be.
+    let said = refused(&client.seal(large(2 * MIB)).await.unwrap_err());
+    is(&said, Code::InvalidArgument, "XML_LIMIT");
+    // Of a batch it is told which item was too much.
+    let batch = SealBatchRequest {
+        items: vec![request(), large(MIB), large(MIB), request()],
+    };
+    let said = refused(&client.seal_batch(batch).await.unwrap_err());
+    is(&said, Code::InvalidArgument, "MESSAGE_TOO_LARGE");
+    assert_eq!(said.metadata("item"), Some("2"));
+    assert_eq!(
+        said.details.bad_request().unwrap().field_violations[0].field,
+        "items[2].document"
     );
 }
 
