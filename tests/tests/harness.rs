@@ -136,9 +136,16 @@ impl Run {
     fn is_good(&self) -> bool {
         let problems = self.report["problems"].as_array();
         let busy = |problem: &Value| {
-            problem
-                .as_str()
-                .is_some_and(|text| text.contains("was late:") || text.contains("was the bottleneck"))
+            problem.as_str().is_some_and(|text| {
+                [
+                    "was late:",
+                    "was the bottleneck",
+                    "of the time for a CPU",
+                    "of the CPU time that it wanted",
+                ]
+                .iter()
+                .any(|words| text.contains(words))
+            })
         };
         match self.code {
             Some(0) => true,

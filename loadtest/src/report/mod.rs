@@ -9,6 +9,8 @@ mod html;
 pub(crate) mod knee;
 mod schema;
 mod table;
+#[cfg(test)]
+pub(crate) mod testing;
 
 use std::{collections::BTreeMap, fs, io, path::Path, path::PathBuf};
 
@@ -393,7 +395,7 @@ pub struct Knee {
 }
 
 /// What `--slo` asked and found.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Slo {
     /// As it was written.
     pub asked: String,

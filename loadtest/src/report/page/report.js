@@ -336,7 +336,7 @@ function environment() {
     ['its own lateness', g.lag_us.max ? `p50 ${time(g.lag_us.p50)}, p99 ${time(g.lag_us.p99)}, max ${time(g.lag_us.max)}` : 'no open segment'],
     ['verified', R.verified + R.verify_failures ? `${group(R.verified)} good, ${group(R.verify_failures)} wrong, by ${R.verification.by}` : 'none'],
     ...(Object.keys(R.config || {}).length ? [['configuration', Object.entries(R.config).map(([k, v]) => `${k} = ${v}`).join('; ')]] : []),
-    ['machine', `${m.cpu}, ${m.cpus} CPUs, ${bytes(m.memory_bytes)}; load ${m.load_before} before, ${m.load_after} after`], ['system', `${m.system}, ${m.kernel}`],
+    ['machine', `${m.cpu}, ${m.cpus} CPUs, ${bytes(m.memory_bytes)}; load ${m.load_before} before, ${m.load_after} after${m.stolen == null ? '' : `; its host gave ${percent(m.stolen, 1)} of the CPU it wanted to others`}`], ['system', `${m.system}, ${m.kernel}`],
     ['command', el('code', {}, R.command.join(' '))],
   ];
   return box('Environment', null, el('table', { class: 'list' }, el('tbody', {}, ...rows.map(([a, b]) => el('tr', {}, el('td', {}, a), el('td', {}, b))))));
