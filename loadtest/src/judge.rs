@@ -83,7 +83,7 @@ pub(crate) fn of_the_harness(report: &Report) -> Vec<String> {
     }
     if generator.waited > WAITED {
         problems.push(format!(
-            "the generator waited {:.0} % of the time for a CPU, {:.0} % are allowed: the figures tell of who else ran on its machine",
+            "the generator waited {:.1} % of the time for a CPU, {:.0} % are allowed: the figures tell of who else ran on its machine",
             generator.waited * 100.0,
             WAITED * 100.0
         ));
@@ -92,7 +92,7 @@ pub(crate) fn of_the_harness(report: &Report) -> Vec<String> {
         // One that waits is lost among many that do not.
         if generator.waited <= WAITED {
             problems.push(format!(
-                "agent {} waited {:.0} % of the time for a CPU, {:.0} % are allowed",
+                "agent {} waited {:.1} % of the time for a CPU, {:.0} % are allowed",
                 agent.name,
                 agent.generator.waited * 100.0,
                 WAITED * 100.0
@@ -104,7 +104,7 @@ pub(crate) fn of_the_harness(report: &Report) -> Vec<String> {
         && report.agents.is_empty()
     {
         problems.push(format!(
-            "the host of this virtual machine gave {:.0} % of the CPU time that it wanted to others, {:.0} % are allowed",
+            "the host of this virtual machine gave {:.1} % of the CPU time that it wanted to others, {:.0} % are allowed",
             stolen * 100.0,
             STOLEN * 100.0
         ));
@@ -205,7 +205,7 @@ mod tests {
         let report = judged(|report| report.generator.waited = 0.57);
         assert!(!report.valid);
         assert!(
-            report.problems[0].contains("waited 57 % of the time for a CPU"),
+            report.problems[0].contains("waited 57.0 % of the time for a CPU"),
             "{:?}",
             report.problems
         );
@@ -227,7 +227,7 @@ mod tests {
             report.agents = vec![testing::agent("load-1"), agent];
         });
         assert!(
-            !report.valid && report.problems[0].starts_with("agent load-2 waited 40 %"),
+            !report.valid && report.problems[0].starts_with("agent load-2 waited 40.0 %"),
             "{:?}",
             report.problems
         );
@@ -237,7 +237,7 @@ mod tests {
     fn what_the_host_of_a_virtual_machine_took_is_told_and_too_much_of_it_is_not_valid() {
         let report = judged(|report| report.machine.stolen = Some(0.4));
         assert!(
-            !report.valid && report.problems[0].contains("gave 40 % of the CPU time"),
+            !report.valid && report.problems[0].contains("gave 40.0 % of the CPU time"),
             "{:?}",
             report.problems
         );

@@ -1,24 +1,27 @@
 //! The highest rate that holds an objective.
 //!
-//! First a closed loop finds what the service does at most; then open loops close in on the rate between one that held and one that did not. Every
-//! trial is a run of its own, begun when the one before was answered, so that no trial inherits another's queue. The report is that of
-//! the highest rate that held.
+//! First a closed loop finds what the service does at most; then open loops close in on the rate between those that hold and those that do not
+//! (**search**), each rate tried as often as it takes the tries to agree. Every try is a run of its own, begun when the one before was answered, so
+//! that no try inherits another's queue. What the tries amount to, how sure that is, and whether it fits what the closed loop reached is put into
+//! words (**say**). The report is that of the highest rate that held.
+
+mod say;
+mod search;
 
 use std::{sync::atomic::Ordering, time::Duration};
 
 use hdrhistogram::Histogram;
 
+use self::search::{Outcome, Search};
 use crate::{
     criteria::Criteria,
+    judge,
     plan::PlanSpec,
-    report::{Report, Slo, SloTrial},
+    report::{Report, SloTrial},
     run::{self, Order, RunError},
     screen::Screen,
 };
 
-const MOST_TRIALS: usize = 12;
-/// The search ends when the rate is known to this part of itself.
-const CLOSE_ENOUGH: f64 = 0.03;
 /// A service that answers less than this part of what was offered does not hold the rate, whatever its latencies say.
 const KEPT_UP: f64 = 0.98;
 
@@ -41,15 +44,18 @@ pub fn search(
     };
     screen.stage("finding the highest rate");
     let (peak, peak_latency) = run::run(&peak_order, screen)?;
-    let (mut held, mut broke) = (0.0_f64, peak.achieved_per_s * 1.1);
-    let mut rate = peak.achieved_per_s * 0.7;
-    let mut best = None;
-    let mut tried = Vec::new();
-    while tried.len() < MOST_TRIALS && rate >= 1.0 && (broke - held) / broke > CLOSE_ENOUGH {
+    screen.say(&say::closed_loop(&peak, concurrency));
+    let mut search = Search::new(peak.achieved_per_s, trial.as_secs_f64());
+    let (mut held, mut tried) = (Vec::new(), Vec::new());
+    while let Some(rate) = search.next() {
         if order.interrupted.load(Ordering::Relaxed) {
             return Err(RunError::Drive(crate::driver::DriveError::Interrupted));
         }
-        screen.stage(&format!("trying {rate:.0} requests/s"));
+        screen.stage(&format!(
+            "trying {rate:.0} requests/s (try {} of {} at most)",
+            search.number(),
+            search::MOST_TRIES
+        ));
         // The token was measured around the first run; what it does alone does not change with the rate.
         let order = Order {
             plan: plan(&PlanSpec::Constant(rate))?,
@@ -57,40 +63,48 @@ pub fn search(
             ..order.clone()
         };
         let (report, latency) = run::run(&order, screen)?;
-        let why = verdict(criteria, &report);
-        tried.push(SloTrial {
+        let (outcome, why) = verdict(criteria, &report);
+        search.record(rate, outcome);
+        let trial = SloTrial {
             rate_per_s: rate,
             achieved_per_s: report.achieved_per_s,
             p99_us: report.latency_us.p99,
             errors: report.error_share(),
-            held: why.is_empty(),
+            held: outcome == Outcome::Held,
+            told: outcome != Outcome::Untold,
             why: why.join("; "),
-        });
-        if why.is_empty() {
-            held = rate;
-            best = Some((report, latency));
-        } else {
-            broke = rate;
+        };
+        screen.say(&say::trial(&trial));
+        tried.push(trial);
+        if outcome == Outcome::Held {
+            held.push((rate, report, latency));
         }
-        rate = f64::midpoint(held, broke);
     }
-    let holds_per_s = best.is_some().then_some(held);
-    let (mut report, latency) = best.unwrap_or((peak.clone(), peak_latency));
+    let found = search.found();
+    // Of the tries at that rate the one in the middle: neither luck nor the neighbour's worst second stands for it.
+    held.retain(|(rate, ..)| found.holds.is_some_and(|holds| holds.rate.total_cmp(rate).is_eq()));
+    held.sort_by_key(|(_, report, _)| report.latency_us.p99);
+    let middle = held.len() / 2;
+    let (mut report, latency) = held.into_iter().nth(middle).map_or_else(
+        || (peak.clone(), peak_latency),
+        |(_, report, latency)| (report, latency),
+    );
     report.ratio_to_ceiling = peak
         .ceiling
         .as_ref()
         .filter(|c| c.sign_per_s > 0.0)
         .map(|c| report.achieved_per_s / c.sign_per_s);
+    report.slo = Some(say::slo(criteria, concurrency, &found, &peak, tried));
     report.ceiling = peak.ceiling;
-    report.slo = Some(Slo {
-        asked: criteria.to_string(),
-        holds_per_s,
-        tried,
-    });
     Ok((report, latency))
 }
 
-fn verdict(criteria: &Criteria, report: &Report) -> Vec<String> {
+/// What a run says of the objective, and why.
+fn verdict(criteria: &Criteria, report: &Report) -> (Outcome, Vec<String>) {
+    let harness = judge::of_the_harness(report);
+    if !harness.is_empty() {
+        return (Outcome::Untold, harness);
+    }
     let mut why = criteria.broken(report);
     if report.achieved_per_s < report.offered_per_s * KEPT_UP {
         why.push(format!(
@@ -99,5 +113,41 @@ fn verdict(criteria: &Criteria, report: &Report) -> Vec<String> {
         ));
     }
     why.extend(report.problems.iter().cloned());
-    why
+    let outcome = if why.is_empty() { Outcome::Held } else { Outcome::Failed };
+    (outcome, why)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::testing;
+
+    #[test]
+    fn a_run_that_is_not_valid_by_its_harness_neither_holds_nor_fails() {
+        let criteria: Criteria = "p99<20ms".parse().unwrap();
+        let judged = |change: fn(&mut Report)| {
+            let mut report = testing::report();
+            report.latency_us.p99 = 5_000;
+            report.achieved_per_s = report.offered_per_s;
+            change(&mut report);
+            judge::judge(&mut report);
+            let (outcome, why) = verdict(&criteria, &report);
+            (outcome, why.join("; "))
+        };
+        assert_eq!(judged(|_| {}), (Outcome::Held, String::new()));
+        let (outcome, why) = judged(|report| report.latency_us.p99 = 31_000);
+        assert!(outcome == Outcome::Failed && why == "p99<20ms: it is 31.00 ms", "{why}");
+        let (outcome, why) = judged(|report| report.achieved_per_s *= 0.9);
+        assert!(
+            outcome == Outcome::Failed && why.contains("were sealed in time"),
+            "{why}"
+        );
+        let (outcome, why) = judged(|report| report.verify_failures = 1);
+        assert!(outcome == Outcome::Failed && why.contains("are wrong"), "{why}");
+        let (outcome, why) = judged(|report| {
+            report.latency_us.p99 = 31_000;
+            report.generator.waited = 0.57;
+        });
+        assert!(outcome == Outcome::Untold && why.contains("waited 57.0 %"), "{why}");
+    }
 }

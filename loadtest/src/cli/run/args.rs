@@ -64,7 +64,8 @@ pub(in crate::cli) struct Args {
     /// peak | closed:N | constant:R | poisson:R | steps:A..B/S | ramp:A..B | spikes:BASE,SPIKE/EVERY/LASTING | replay:FILE
     #[arg(long, value_name = "PLAN", help_heading = LOAD, default_value = "peak")]
     pub(super) plan: PlanSpec,
-    /// Search for the highest rate that holds this, such as p99<20ms,errors<0.1%; each rate is tried for --duration
+    /// Search for the highest rate that holds this, such as p99<20ms,errors<0.1%. Each try takes --duration; rates are tried again until
+    /// tries agree, 30 in all at most
     #[arg(long, value_name = "LIST", help_heading = LOAD, conflicts_with_all = ["rate", "closed", "plan"])]
     pub(super) slo: Option<Criteria>,
     /// How long to measure
