@@ -319,6 +319,21 @@ fn a_token_fails_and_returns_and_the_service_restarts_as_the_script_says_and_eve
     let run = bench.run(&["--script", &script, "--no-ceiling"]);
     assert_eq!(run.code, Some(64), "{}", run.said);
     assert!(run.said.contains("'restart' needs --serve COMMAND"), "{}", run.said);
+    let script = bench.script("1s fail dev\n");
+    let run = bench.run(&["--script", &script, "--no-ceiling"]);
+    assert!(
+        run.code == Some(64) && run.said.contains("no token has the label 'dev'"),
+        "{}",
+        run.said
+    );
+    // No service runs, and so no token either.
+    let script = bench.script("1s stall 1s\n");
+    let run = bench.run(&["--script", &script, "--no-ceiling"]);
+    assert!(
+        run.code == Some(69) && run.said.contains("none answers at"),
+        "{}",
+        run.said
+    );
 }
 
 #[test]
