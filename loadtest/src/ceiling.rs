@@ -106,11 +106,12 @@ pub(crate) fn read_token(config: &Path, name: Option<&str>) -> Result<Token, Cei
     let text = std::fs::read_to_string(config).map_err(|error| CeilingError::Read(config.to_owned(), error))?;
     let problem = |problem: String| CeilingError::Config(config.to_owned(), problem);
     let parsed: ServerConfig = toml::from_str(&text).map_err(|error| problem(error.to_string()))?;
+    let names: Vec<String> = parsed.token.iter().map(|token| token.name.clone()).collect();
     let mut token = parsed
         .token
         .into_iter()
         .find(|token| name.is_none_or(|name| token.name == name))
-        .ok_or_else(|| problem(name.map_or("names no [[token]]".into(), |name| format!("names no token '{name}'"))))?;
+        .ok_or_else(|| problem(no_such_token(name, &names)))?;
     let beside = config.parent().unwrap_or(Path::new("."));
     token.module = beside.join(&token.module);
     token.pin_file = token.pin_file.map(|file| beside.join(file));
@@ -122,6 +123,14 @@ pub(crate) fn read_token(config: &Path, name: Option<&str>) -> Result<Token, Cei
             .display()
     ));
     Ok(token)
+}
+
+/// What is missing, and how it is written.
+fn no_such_token(name: Option<&str>, names: &[String]) -> String {
+    match name {
+        Some(name) if !names.is_empty() => format!("names no token '{name}'; it names {}", names.join(", ")),
+        _ => "names no [[token]]: write its name, module, label (or serial, or slot) and pin_file".into(),
+    }
 }
 
 /// One measurement, as the child prints it.
@@ -218,10 +227,17 @@ pub(crate) fn measure_here(
         (None, None, Some(slot)) => Select::SlotId(slot),
         (None, None, None) => Select::Only,
     };
-    let pin_file = token
-        .pin_file
-        .as_ref()
-        .ok_or_else(|| child(&format!("token {} names no pin_file", token.name)))?;
+    let pin_file = token.pin_file.as_ref().ok_or_else(|| {
+        child(&format!(
+            "token {} names no pin_file: a file whose first line is its user PIN",
+            token.name
+        ))
+    })?;
+    // The loader's own message names what it looked for, and not which key of the configuration said so.
+    for (key, file) in [("module", &token.module), ("pin_file", pin_file)] {
+        std::fs::metadata(file)
+            .map_err(|error| child(&format!("{key} of token {}, {}: {error}", token.name, file.display())))?;
+    }
     let config = TokenConfig::new(token.name.clone(), token.module.clone(), select, Pin::file(pin_file));
     let spki = if certificate.is_empty() {
         None
@@ -239,6 +255,15 @@ pub(crate) fn measure_here(
         muhurdar_pool::ceiling(&config, &token.latches, spki.as_deref(), sessions, duration).map_err(|error| {
             match error {
                 OpenError::Latched { .. } | OpenError::Pin { .. } => CeilingError::Pin(error.to_string()),
+                // No such token, or no such key: both are chosen here.
+                OpenError::Selection(_) => child(&format!(
+                    "{error}. The token is chosen by label, serial or slot of its [[token]], and the key is {}",
+                    if spki.is_some() {
+                        "that of the first RSA-2048 taxpayer in taxpayers.json of --dir"
+                    } else {
+                        "the first private key that may sign (CKA_SIGN) and whose public key or certificate is in the token"
+                    }
+                )),
                 error => child(&error),
             }
         })?;

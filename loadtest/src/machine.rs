@@ -35,6 +35,45 @@ pub(crate) fn thread_waited() -> Duration {
     Duration::from_nanos(nanos.unwrap_or_default())
 }
 
+/// Times of all CPUs of this machine (`/proc/stat`), from which it is told what its host gave to others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct CpuTimes {
+    /// Ran, or was ready to: everything but idle and waiting for a disk.
+    wanted: u64,
+    /// Of that, another virtual machine had the CPU.
+    stolen: u64,
+}
+
+impl CpuTimes {
+    /// Now; None where the machine does not say.
+    pub(crate) fn read() -> Option<Self> {
+        Self::parse(&std::fs::read_to_string("/proc/stat").ok()?)
+    }
+
+    /// user nice system idle iowait irq softirq steal; guests are in user already (proc_stat(5)).
+    fn parse(text: &str) -> Option<Self> {
+        let line = text.lines().next()?.strip_prefix("cpu ")?;
+        let times: Vec<u64> = line
+            .split_ascii_whitespace()
+            .take(8)
+            .map_while(|field| field.parse().ok())
+            .collect();
+        let [user, nice, system, _, _, irq, softirq, stolen] = times[..] else {
+            return None;
+        };
+        Some(Self {
+            wanted: user + nice + system + irq + softirq + stolen,
+            stolen,
+        })
+    }
+
+    /// Share of the wanted time since `before` that others had.
+    pub(crate) fn stolen_since(self, before: Self) -> Option<f64> {
+        let wanted = self.wanted.checked_sub(before.wanted).filter(|wanted| *wanted > 0)?;
+        Some(self.stolen.saturating_sub(before.stolen) as f64 / wanted as f64)
+    }
+}
+
 /// What the numbers were measured on.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Machine {
@@ -52,6 +91,9 @@ pub struct Machine {
     pub load_before: f64,
     /// The same when it ended.
     pub load_after: f64,
+    /// Share of the CPU time that a virtual machine wanted during the load and its host gave to others; absent where that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stolen: Option<f64>,
 }
 
 impl Machine {
@@ -84,6 +126,7 @@ impl Machine {
             system: after(&file("/etc/os-release"), "PRETTY_NAME"),
             load_before: load_average(),
             load_after: 0.0,
+            stolen: None,
         }
     }
 }
@@ -95,4 +138,19 @@ pub fn load_average() -> f64 {
         .next()
         .and_then(|field| field.parse().ok())
         .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stolen_time_is_a_share_of_what_was_wanted_and_not_of_what_was_idle() {
+        let before = CpuTimes::parse("cpu  100 0 100 5000 10 0 0 20 0 0\ncpu0 1 2 3\n").unwrap();
+        let after = CpuTimes::parse("cpu  140 0 120 9000 10 0 0 60 0 0\n").unwrap();
+        assert_eq!(after.stolen_since(before), Some(0.4));
+        assert_eq!(before.stolen_since(before), None, "nothing was wanted");
+        assert_eq!(CpuTimes::parse("cpu 1 2 3 4\n"), None, "a kernel that does not say");
+        assert!(CpuTimes::parse("").is_none());
+    }
 }

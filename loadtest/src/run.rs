@@ -18,7 +18,7 @@ use crate::{
     ceiling::{self, CeilingOrder},
     driver::{DriveError, Driven, Driver, Mode, Progress, Setup},
     judge,
-    machine::{self, Machine},
+    machine::{self, CpuTimes, Machine},
     metrics::Watch,
     plan::{Load, Plan, Segment},
     recorder,
@@ -102,6 +102,7 @@ pub fn run(order: &Order, screen: &Screen) -> Result<(Report, Histogram<u64>), R
     let total: Duration = order.plan.segments.iter().map(|segment| segment.duration).sum();
     screen.begin(total);
     let timeline = Timeline::begin(&order.actions, &order.hands, Instant::now())?;
+    let cpu_before = CpuTimes::read();
     let driven = driver.run(|_, segment: &Segment| {
         if let Some(watch) = &mut watch {
             watch.look(Duration::from_millis(900));
@@ -113,6 +114,9 @@ pub fn run(order: &Order, screen: &Screen) -> Result<(Report, Histogram<u64>), R
     if let Some(watch) = &mut watch {
         watch.look(Duration::ZERO);
     }
+    let stolen = CpuTimes::read()
+        .zip(cpu_before)
+        .and_then(|(after, before)| after.stolen_since(before));
     screen.end();
     let driven = driven?;
     let events = timeline.end(driven.recorder.origin);
@@ -136,6 +140,7 @@ pub fn run(order: &Order, screen: &Screen) -> Result<(Report, Histogram<u64>), R
     report.started_at = started_at.strftime("%Y-%m-%dT%H:%M:%S%:z").to_string();
     report.machine = Machine {
         load_after: machine::load_average(),
+        stolen,
         ..machine
     };
     report.verification.by = verifier.map(|verifier| verifier.version).unwrap_or_default();

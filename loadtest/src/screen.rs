@@ -60,6 +60,15 @@ impl Screen {
         }
     }
 
+    /// A line that stays, of a search.
+    pub(crate) fn say(&self, line: &str) {
+        if self.terminal {
+            self.bar.println(format!("    {line}"));
+        } else if !self.quiet {
+            eprintln!("    {line}");
+        }
+    }
+
     pub(crate) fn begin(&self, total: Duration) {
         self.began.set(Some((Instant::now(), total)));
         self.last_line.set(Some(Instant::now()));

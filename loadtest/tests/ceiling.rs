@@ -141,3 +141,103 @@ fn a_configuration_without_such_a_token_is_a_usage_error() {
     assert_eq!(output.status.code(), Some(64));
     assert!(String::from_utf8_lossy(&output.stderr).contains("names no [[token]]"));
 }
+
+#[test]
+fn what_the_configuration_lacks_is_named_as_it_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("muhurdar.toml");
+    let module = folder.path().join("vendor.so");
+    fs::write(&module, "").unwrap();
+    let token = format!("[[token]]\nname = \"hsm\"\nmodule = {:?}\n", module.display());
+    let pin = folder.path().join("pin");
+    fs::write(&pin, "1234\n").unwrap();
+    for (text, arguments, code, said) in [
+        (
+            String::new(),
+            &[][..],
+            64,
+            "write its name, module, label (or serial, or slot) and pin_file",
+        ),
+        (
+            token.clone(),
+            &["--token", "other"],
+            64,
+            "names no token 'other'; it names hsm",
+        ),
+        (
+            token.clone(),
+            &[],
+            69,
+            "token hsm names no pin_file: a file whose first line is its user PIN",
+        ),
+        (
+            format!("{token}pin_file = \"no-pin\"\n"),
+            &[],
+            69,
+            "pin_file of token hsm",
+        ),
+        (
+            format!("{}pin_file = \"pin\"\n", token.replace("vendor.so", "absent.so")),
+            &[],
+            69,
+            "module of token hsm",
+        ),
+    ] {
+        fs::write(&file, &text).unwrap();
+        let output = ceiling(file.clone(), arguments);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            output.status.code() == Some(code) && error.contains(said),
+            "{said}: {error}"
+        );
+    }
+}
+
+#[test]
+fn a_token_or_a_key_that_is_not_there_is_told_with_how_it_was_chosen() {
+    let folder = match token() {
+        Ok(folder) => folder,
+        Err(why) => {
+            return eprintln!("SKIPPED a_token_or_a_key_that_is_not_there_is_told_with_how_it_was_chosen: {why}");
+        }
+    };
+    let file = folder.path().join("muhurdar.toml");
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text.replace("label = \"test\"", "label = \"absent\"")).unwrap();
+    let output = ceiling(file, &["--sessions", "1"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.code() == Some(69) && said.contains("absent") && said.contains("chosen by label, serial or slot"),
+        "{said}"
+    );
+}
+
+#[test]
+fn without_a_token_it_says_how_one_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().display().to_string();
+    for (arguments, said) in [
+        (vec![], "--token-config FILE, a service's"),
+        (vec!["--dir", &dir], "no muhurdar.toml in it"),
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_muhurdar-loadtest"))
+            .arg("ceiling")
+            .args(&arguments)
+            .output()
+            .unwrap();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(64) && error.contains(said), "{error}");
+    }
+}
+
+#[test]
+fn the_help_says_what_a_measurement_needs() {
+    let output = Command::new(env!("CARGO_BIN_EXE_muhurdar-loadtest"))
+        .args(["ceiling", "--help"])
+        .output()
+        .unwrap();
+    let help = String::from_utf8_lossy(&output.stdout);
+    for words in ["[[token]]", "module ", "label ", "pin_file ", "CKA_SIGN", "unlatch"] {
+        assert!(help.contains(words), "{words}:\n{help}");
+    }
+}

@@ -49,6 +49,38 @@ fn the_page_draws_every_graph_without_a_word_on_the_console_and_takes_text_as_te
     let mut report: muhurdar_loadtest::report::Report = serde_json::from_str(REPORT).unwrap();
     report.label =
         Some("</script><script>console.log('markup')</script><img src=x onerror=console.log('markup')>".into());
+    let tried = |held, told, why: &str| muhurdar_loadtest::report::SloTrial {
+        rate_per_s: 621.0,
+        achieved_per_s: 621.0,
+        p99_us: 45_090,
+        errors: 0.0,
+        held,
+        told,
+        why: why.to_owned(),
+    };
+    report.slo = Some(muhurdar_loadtest::report::Slo {
+        asked: "p99<40ms".into(),
+        holds_per_s: Some(621.0),
+        sure: "621/s held in 1 of 2 tries".into(),
+        doubts: vec!["this is 50 % of what a closed loop reached".into()],
+        closed_loop_per_s: Some(1242.0),
+        rates: vec![muhurdar_loadtest::report::SloRate {
+            rate_per_s: 621.0,
+            held: 1,
+            failed: 1,
+            untold: 1,
+        }],
+        tried: vec![
+            tried(true, true, ""),
+            tried(false, true, "p99<40ms: it is 45.09 ms"),
+            tried(
+                false,
+                false,
+                "the generator waited 43.2 % of the time for a CPU, 25 % are allowed",
+            ),
+        ],
+        ..Default::default()
+    });
     let folder = tempfile::tempdir().unwrap();
     let mut latency = hdrhistogram::Histogram::<u64>::new(3).unwrap();
     latency.record(1000).unwrap();
@@ -73,6 +105,9 @@ fn the_page_draws_every_graph_without_a_word_on_the_console_and_takes_text_as_te
     );
     for words in [
         "seals/s",
+        "621 requests/s: 1 of 2 tries held, 1 more says nothing",
+        "this is 50 % of what a closed loop reached",
+        "the generator waited 43.2 %",
         "Throughput",
         "What was done meanwhile",
         "Failures",

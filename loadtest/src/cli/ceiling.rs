@@ -14,13 +14,21 @@ use crate::{
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "It logs in with the PIN of the configuration, which is tried once, by the service and by this command alike: where it was \
-                        refused, the token is latched in server.state_dir of the configuration (state beside it, where it names none), \
-                        and nothing logs in (exit code 77) until `muhurdar token unlatch`."
+    after_help = "It needs a [[token]] of a configuration as the service's own (with --dir: muhurdar.toml in it):\n  \
+                  module       the vendor's PKCS#11 library; environment = { ... } is set for it\n  \
+                  label        which token of the library; or serial, or slot; none of them where it has one token\n  \
+                  pin_file     a file whose first line is the user PIN; relative to the configuration\n  \
+                  sessions     the most that are tried without --sessions (4 where it is not set)\n\
+                  and in the token a private key that may sign (CKA_SIGN) with its public key or certificate: with --dir that of the first \
+                  RSA-2048 taxpayer in taxpayers.json, else the first key that signs. No key label is asked for. The service may run meanwhile, and \
+                  then takes its share.\n\n\
+                  The PIN is tried once, by the service and by this command alike: where it was refused, the token is latched in \
+                  server.state_dir of the configuration (state beside it, where it names none), and nothing logs in (exit code 77) until \
+                  `muhurdar token unlatch`."
 )]
 pub(super) struct Args {
     /// Folder of `muhurdar dev`: its muhurdar.toml names the token
-    #[arg(long, value_name = "DIR", required_unless_present = "token_config")]
+    #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
     /// The server's configuration: its [[token]] are measured
     #[arg(long, value_name = "FILE", conflicts_with = "dir")]
@@ -45,8 +53,22 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args) -> Result<(), Exit> {
     let config = match (&args.token_config, &args.dir) {
         (Some(config), _) => config.clone(),
-        (None, Some(dir)) => dir.join("muhurdar.toml"),
-        (None, None) => return Err(Exit::usage("which token? --dir DIR or --token-config FILE")),
+        (None, Some(dir)) => {
+            let config = dir.join("muhurdar.toml");
+            if !config.exists() {
+                return Err(Exit::usage(format!(
+                    "--dir {}: no muhurdar.toml in it. It is a folder that `muhurdar dev` has made; --token-config FILE names another configuration",
+                    dir.display()
+                )));
+            }
+            config
+        }
+        (None, None) => {
+            return Err(Exit::usage(
+                "which token? --dir DIR, a folder that `muhurdar dev` has made, or --token-config FILE, a service's configuration; \
+                 --help says what it needs in it",
+            ));
+        }
     };
     let token = ceiling::read_token(&config, args.token.as_deref()).map_err(Exit::usage)?;
     if args.in_process {

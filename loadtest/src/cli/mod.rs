@@ -47,6 +47,13 @@ pub(crate) struct Exit {
     message: String,
 }
 
+#[cfg(test)]
+impl std::fmt::Display for Exit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
 impl Exit {
     pub(crate) fn usage(error: impl std::fmt::Display) -> Self {
         Self {

@@ -7,8 +7,11 @@
 mod hgrm;
 mod html;
 pub(crate) mod knee;
+mod objective;
 mod schema;
 mod table;
+#[cfg(test)]
+pub(crate) mod testing;
 
 use std::{collections::BTreeMap, fs, io, path::Path, path::PathBuf};
 
@@ -16,7 +19,12 @@ use hdrhistogram::Histogram;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use self::{schema::schema, table::table};
+pub(crate) use self::table::{grouped, time};
+pub use self::{
+    objective::{Slo, SloRate, SloTrial},
+    schema::schema,
+    table::table,
+};
 use crate::machine::Machine;
 
 /// The name of this form of report, in the field `schema`.
@@ -390,34 +398,6 @@ pub struct Knee {
     pub held_per_s: Option<f64>,
     /// The next that was tried.
     pub lost_per_s: f64,
-}
-
-/// What `--slo` asked and found.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-pub struct Slo {
-    /// As it was written.
-    pub asked: String,
-    /// Highest rate that held it; none where none did.
-    pub holds_per_s: Option<f64>,
-    /// Each rate that was tried.
-    pub tried: Vec<SloTrial>,
-}
-
-/// One rate of the search.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-pub struct SloTrial {
-    /// Offered rate.
-    pub rate_per_s: f64,
-    /// Achieved rate.
-    pub achieved_per_s: f64,
-    /// 99 % of the latencies.
-    pub p99_us: u64,
-    /// Share of failures and missed sends.
-    pub errors: f64,
-    /// Whether it held.
-    pub held: bool,
-    /// What did not hold.
-    pub why: String,
 }
 
 /// Where a report was written.

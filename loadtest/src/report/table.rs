@@ -96,6 +96,12 @@ pub fn table(report: &Report, written: Option<&Written>) -> String {
             |rate| format!("holds up to {} requests/s", grouped(rate)),
         );
         row("objective", format!("{}: {found}", slo.asked));
+        if !slo.sure.is_empty() {
+            row("how sure", slo.sure.clone());
+        }
+        for doubt in &slo.doubts {
+            row("doubt", doubt.clone());
+        }
     }
     if let Some(written) = written {
         row("report", written.html.display().to_string());
@@ -119,7 +125,7 @@ fn verified(report: &Report) -> String {
 }
 
 /// `12345.6` as `12,346`.
-pub(super) fn grouped(value: f64) -> String {
+pub(crate) fn grouped(value: f64) -> String {
     let digits = format!("{:.0}", value.max(0.0));
     let mut out = String::new();
     for (index, digit) in digits.chars().enumerate() {
@@ -132,7 +138,7 @@ pub(super) fn grouped(value: f64) -> String {
 }
 
 /// Microseconds as a person would say them.
-pub(super) fn time(micros: u64) -> String {
+pub(crate) fn time(micros: u64) -> String {
     match micros {
         0..1_000 => format!("{micros} µs"),
         1_000..10_000 => format!("{:.2} ms", micros as f64 / 1e3),

@@ -82,7 +82,7 @@ pub enum ActionError {
     /// Of a script.
     #[error(
         "{0}, line {1}: '{2}' is not an action: write a time and one of: fail LABEL, restore LABEL, stall TIME, token COMMAND, \
-         signal NAME, restart, run COMMAND; such as: 30s fail slot-1"
+         signal NAME, restart, run COMMAND; such as: 30s fail muhurdar-dev (LABEL is the token's own label)"
     )]
     Line(String, usize, String),
     /// A script that cannot be read.

@@ -165,6 +165,18 @@ fn carry_out(deed: &Deed, hands: &Hands, running: &mut Vec<Child>) -> io::Result
     }
 }
 
+/// Waits until a token that misbehaves answers at its socket, which is opened with the token; no longer than an answer may take.
+pub(crate) fn reach(socket: &Path) -> io::Result<()> {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        match control(socket, "stat") {
+            Err(error) if Instant::now() >= end => return Err(error),
+            Err(_) => thread::sleep(Duration::from_millis(50)),
+            Ok(()) => return Ok(()),
+        }
+    }
+}
+
 /// Says a command to a token that misbehaves, and hears that it holds.
 fn control(socket: &Path, command: &str) -> io::Result<()> {
     let mut stream = UnixStream::connect(socket)?;

@@ -18,7 +18,18 @@ const WORK: &str = "With what";
 const FAULTS: &str = "What happens meanwhile";
 const REPORT: &str = "What comes out";
 
+/// Of what a script can do, this needs more than a service.
+const A_TOKEN_TO_FAIL: &str = "\
+A token that misbehaves on command, for fail, restore, stall and token in a --script: a PKCS#11 module that stands before the real one.
+  cargo build --release --package muhurdar-faulty-token    makes target/release/libmuhurdar_faulty_token.so
+In DIR/muhurdar.toml of `muhurdar dev`, under [[token]] (paths are absolute):
+  module = \".../target/release/libmuhurdar_faulty_token.so\"
+  environment = { SOFTHSM2_CONF = \"as it was\", FAULTY_TOKEN_MODULE = \"what module was\", FAULTY_TOKEN_CONTROL = \"/tmp/token.sock\" }
+Start the service anew; with --dir DIR the socket is found there. LABEL is the label of [[token]], muhurdar-dev there, and not its name.
+The same goes for any configuration with a test token. Never put it before a token with a real seal.";
+
 #[derive(Debug, clap::Args)]
+#[command(after_long_help = A_TOKEN_TO_FAIL)]
 pub(in crate::cli) struct Args {
     /// Folder of `muhurdar dev`: endpoint, certificates, taxpayers, metrics and token are found there
     #[arg(long, value_name = "DIR", help_heading = TARGET)]
@@ -64,7 +75,8 @@ pub(in crate::cli) struct Args {
     /// peak | closed:N | constant:R | poisson:R | steps:A..B/S | ramp:A..B | spikes:BASE,SPIKE/EVERY/LASTING | replay:FILE
     #[arg(long, value_name = "PLAN", help_heading = LOAD, default_value = "peak")]
     pub(super) plan: PlanSpec,
-    /// Search for the highest rate that holds this, such as p99<20ms,errors<0.1%; each rate is tried for --duration
+    /// Search for the highest rate that holds this, such as p99<20ms,errors<0.1%. Each try takes --duration; rates are tried again until
+    /// tries agree, 30 in all at most
     #[arg(long, value_name = "LIST", help_heading = LOAD, conflicts_with_all = ["rate", "closed", "plan"])]
     pub(super) slo: Option<Criteria>,
     /// How long to measure
@@ -127,7 +139,8 @@ pub(in crate::cli) struct Args {
     pub(super) streams: usize,
 
     /// Do things at times of the load, and draw them over the graphs. A line each: a time and fail LABEL, restore LABEL, stall TIME,
-    /// token COMMAND, signal NAME, restart or run COMMAND; such as 30s fail slot-1
+    /// token COMMAND, signal NAME, restart or run COMMAND; such as 30s fail muhurdar-dev. fail, restore, stall and token need a token
+    /// that misbehaves on command: see below
     #[arg(long, value_name = "FILE", help_heading = FAULTS)]
     pub(super) script: Option<PathBuf>,
     /// Run a shell command at a time of the load, and draw it over the graphs: 30s=systemctl reload muhurdar. Again for each

@@ -17,6 +17,8 @@ pub(super) struct ServerToml {
 #[derive(Debug, Deserialize)]
 pub(super) struct TokenSection {
     #[serde(default)]
+    pub(super) label: Option<String>,
+    #[serde(default)]
     pub(super) environment: std::collections::BTreeMap<String, String>,
 }
 

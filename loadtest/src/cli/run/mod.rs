@@ -65,7 +65,11 @@ fn verdict(report: &Report, criteria: Option<&Criteria>) -> Result<(), Exit> {
         )));
     }
     if let Some(slo) = report.slo.as_ref().filter(|slo| slo.holds_per_s.is_none()) {
-        return Err(Exit::failed(format!("no rate that was tried holds {}", slo.asked)));
+        let doubts = slo.doubts.iter().map(|doubt| format!("; {doubt}")).collect::<String>();
+        return Err(Exit::failed(format!(
+            "no rate that was tried holds {}{doubts}",
+            slo.asked
+        )));
     }
     let broken = criteria.map(|criteria| criteria.broken(report)).unwrap_or_default();
     if broken.is_empty() {

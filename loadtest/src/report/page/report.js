@@ -320,9 +320,19 @@ function failures() {
 }
 function objective() {
   if (!R.slo) return null;
-  return box('Objective', `${R.slo.asked}: ${R.slo.holds_per_s == null ? 'no rate that was tried holds it' : `holds up to ${group(R.slo.holds_per_s)} requests/s`}.`, table(
-    [n('asked/s'), n('sealed/s'), n('p99'), n('failed or not sent'), 'held'],
-    [...R.slo.tried].sort((a, b) => a.rate_per_s - b.rate_per_s).map(t => [n(group(t.rate_per_s)), n(group(t.achieved_per_s)), n(time(t.p99_us)), n(percent(t.errors, 2)), t.held ? 'yes' : { text: t.why, class: 'wrap' }])));
+  const slo = R.slo, found = slo.holds_per_s == null ? 'no rate that was tried holds it' : `holds up to ${group(slo.holds_per_s)} requests/s`;
+  const reached = slo.closed_loop_per_s == null ? '' : ` A closed loop reached ${group(slo.closed_loop_per_s)}/s.`;
+  const say = `${slo.asked}: ${found}. ${slo.sure ? slo.sure[0].toUpperCase() + slo.sure.slice(1) + '.' : ''}${reached}`;
+  const doubts = (slo.doubts || []).length ? el('ul', { class: 'doubts' }, ...slo.doubts.map(d => el('li', {}, d))) : null;
+  // A rate's tries stand together below it, in the order in which they were made, and why one did not hold below that: on a phone there is no room beside.
+  const num = text => el('td', { class: 'n' }, text);
+  const tally = r => r ? `: ${r.held} of ${r.held + r.failed} tries held${r.untold ? `, ${r.untold} more say${r.untold > 1 ? '' : 's'} nothing` : ''}` : '';
+  const row = t => [el('tr', { class: t.why ? 'over try' : 'try' }, el('td', {}, t.told === false ? 'says nothing' : t.held ? 'held' : 'failed'), num(time(t.p99_us)), num(group(t.achieved_per_s)), num(percent(t.errors, 2))),
+    ...(t.why ? [el('tr', {}, el('td', { class: 'said', colspan: 4 }, t.why))] : [])];
+  const rates = [...new Set(slo.tried.map(t => t.rate_per_s))].sort((a, b) => a - b);
+  const rows = rates.flatMap(rate => [el('tr', {}, el('th', { colspan: 4, class: 'rate' }, `${group(rate)} requests/s${tally((slo.rates || []).find(r => r.rate_per_s === rate))}`)), ...slo.tried.filter(t => t.rate_per_s === rate).flatMap(row)]);
+  return box('Objective', say, doubts, el('div', { class: 'scroll' }, el('table', {}, el('thead', {}, el('tr', {},
+    el('th', {}, 'try'), ...['p99', 'sealed/s', 'not sealed'].map(h => el('th', { class: 'n' }, h)))), el('tbody', {}, ...rows))));
 }
 function environment() {
   const m = R.machine, g = R.generator, w = R.workload;
@@ -336,7 +346,7 @@ function environment() {
     ['its own lateness', g.lag_us.max ? `p50 ${time(g.lag_us.p50)}, p99 ${time(g.lag_us.p99)}, max ${time(g.lag_us.max)}` : 'no open segment'],
     ['verified', R.verified + R.verify_failures ? `${group(R.verified)} good, ${group(R.verify_failures)} wrong, by ${R.verification.by}` : 'none'],
     ...(Object.keys(R.config || {}).length ? [['configuration', Object.entries(R.config).map(([k, v]) => `${k} = ${v}`).join('; ')]] : []),
-    ['machine', `${m.cpu}, ${m.cpus} CPUs, ${bytes(m.memory_bytes)}; load ${m.load_before} before, ${m.load_after} after`], ['system', `${m.system}, ${m.kernel}`],
+    ['machine', `${m.cpu}, ${m.cpus} CPUs, ${bytes(m.memory_bytes)}; load ${m.load_before} before, ${m.load_after} after${m.stolen == null ? '' : `; its host gave ${percent(m.stolen, 1)} of the CPU it wanted to others`}`], ['system', `${m.system}, ${m.kernel}`],
     ['command', el('code', {}, R.command.join(' '))],
   ];
   return box('Environment', null, el('table', { class: 'list' }, el('tbody', {}, ...rows.map(([a, b]) => el('tr', {}, el('td', {}, a), el('td', {}, b))))));
