@@ -13,6 +13,7 @@ use crate::{
     config::{Call, Client, Priority, is_pattern},
     outside::Outside,
     refusal::Refusal,
+    trace,
 };
 
 /// A caller whom the configuration knows.
@@ -94,7 +95,8 @@ impl Caller {
 
     /// Who was denied what is for the audit log too.
     fn denied(&self, what: &str) -> Refusal {
-        tracing::warn!(target: "muhurdar::audit", client = %self.name, why = what, "denied");
+        let peer = trace::peer();
+        tracing::warn!(target: "muhurdar::audit", client = %self.name, why = what, peer = peer.as_deref(), "denied");
         Refusal::Access(format!("client {} {what}", self.name))
     }
 
@@ -210,7 +212,8 @@ impl Access {
         let names = names.ok_or(Refusal::Unauthenticated)?;
         self.known(names).ok_or_else(|| {
             let shown = Outside::new(names.first().map_or("without a name", String::as_str));
-            tracing::warn!(target: "muhurdar::audit", certificate = %shown, why = "no [[client]] has this name", "denied");
+            let (peer, why) = (trace::peer(), "no [[client]] has this name");
+            tracing::warn!(target: "muhurdar::audit", certificate = %shown, why, peer = peer.as_deref(), "denied");
             Refusal::Access(format!(
                 "the certificate {shown} belongs to no [[client]] of the configuration"
             ))
