@@ -44,6 +44,8 @@ pub(super) fn serve(
     (mut stop, hangup): (Stop, Signal),
     ready: impl FnOnce(&Appliance),
 ) -> Result<(), Failure> {
+    // Before all else, since a process environment may only change while there is one thread.
+    tokens::set_environment(&config).map_err(Failure::unavailable)?;
     telemetry::start_service_log(&config.log, log_filter).map_err(|error| match &error {
         LogError::Audit { source, .. } => Failure::new(exit::of_io(source), &error),
         LogError::System(_) => Failure::unavailable(&error),
@@ -53,8 +55,6 @@ pub(super) fn serve(
         let _ = telemetry::flush_log();
     });
     telemetry::quiet_panics();
-    // Before the runtime, since a process environment may only change while there is one thread.
-    tokens::set_environment(&config).map_err(Failure::unavailable)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(config.server.network_threads())
         .enable_all()
