@@ -470,7 +470,9 @@ fn ask(address: SocketAddr, path: &str) -> std::io::Result<String> {
 /// Whether a service that is there has said something that is not written yet.
 fn has_lines_to_write(admin: SocketAddr) -> bool {
     let metrics = ask(admin, "/metrics").unwrap_or_default();
-    let mut queues = metrics.lines().filter(|line| line.starts_with("muhurdar_log_queued_bytes{"));
+    let mut queues = metrics
+        .lines()
+        .filter(|line| line.starts_with("muhurdar_log_queued_bytes{"));
     queues.any(|line| !line.ends_with(" 0"))
 }
 

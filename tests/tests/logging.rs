@@ -2,29 +2,21 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[path = "logging/audit.rs"]
+mod audit;
+
 use std::{
-    collections::BTreeSet,
-    fs::{self, File},
+    fs::File,
     io::{BufRead as _, BufReader},
-    os::unix::fs::{PermissionsExt as _, symlink},
-    path::Path,
-    process::Command,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
-use muhurdar_proto::seal::v1::{
-    SealDigestRequest, SealLargeHeader, SealLargeRequest, SealResponse, SealStreamRequest,
-    seal_large_request::Part as Ask, seal_large_response::Part, seal_service_client::SealServiceClient,
-};
-use muhurdar_tests::{Appliance, Branch, Builder, Output, RSA, invoice, muhurdar, refused};
+use muhurdar_proto::seal::v1::{SealResponse, seal_service_client::SealServiceClient};
+use muhurdar_tests::{Appliance, Branch, Builder, RSA, invoice, refused};
 use serde_json::Value;
 use tokio::task::JoinSet;
-use tonic::{
-    Status,
-    transport::{Channel, Endpoint},
-};
+use tonic::{Status, transport::Channel};
 
 /// On a machine that has other things to do.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -110,7 +102,11 @@ impl Reader {
 
     fn says(&self, message: &str) -> Vec<Value> {
         let lines = self.0.lock().unwrap();
-        lines.iter().filter(|line| line["message"] == message).cloned().collect()
+        lines
+            .iter()
+            .filter(|line| line["message"] == message)
+            .cloned()
+            .collect()
     }
 }
 
@@ -136,7 +132,10 @@ async fn a_log_that_nobody_reads_holds_up_neither_seals_nor_the_end() {
 async fn in_drop_what_finds_no_room_is_counted_told_and_told_again_when_somebody_reads() {
     let appliance = service("queue = \"64 KiB\"").unread().start();
     let mut client = Branch::of(&appliance, "branch-1").connect().await;
-    assert!(appliance.get("/metrics").1.contains(&format!("\n{LOST_FULL} 0\n")), "there from the start");
+    assert!(
+        appliance.get("/metrics").1.contains(&format!("\n{LOST_FULL} 0\n")),
+        "there from the start"
+    );
     let sealed = seal_many(&client, MANY).await;
     assert!(sealed.iter().all(Result::is_ok), "a log is no reason not to seal");
     let lost = appliance.metric(LOST_FULL);
@@ -144,7 +143,9 @@ async fn in_drop_what_finds_no_room_is_counted_told_and_told_again_when_somebody
     until("the stall is on the page", || {
         let page = page(&appliance);
         let warnings = page["warnings"].as_array().unwrap();
-        warnings.iter().any(|w| w["text"].as_str().unwrap().contains("nobody takes the lines"))
+        warnings
+            .iter()
+            .any(|w| w["text"].as_str().unwrap().contains("nobody takes the lines"))
     })
     .await;
     let log = page(&appliance)["logs"][0].clone();
@@ -244,185 +245,4 @@ async fn a_disk_that_is_full_is_told_where_it_is_seen() {
     assert_eq!(log["lost_audit"], 0, "they wait for a while");
     appliance.signal("TERM");
     assert_eq!(appliance.ends_within(PATIENCE).await, Some(0));
-}
-
-/// The lines of an audit log and of those before it, each of which must be whole.
-fn audit_lines(folder: &Path) -> Vec<Value> {
-    let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    let texts = files.map(|file| fs::read_to_string(file).unwrap());
-    let lines = texts.flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>());
-    lines.map(|line| serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-#[tokio::test]
-async fn an_audit_log_of_its_own_survives_a_full_disk_and_has_every_seal_with_its_digest_and_its_peer() {
-    let prepared = service("[log.audit]\nfile = \"audit/audit.log\"").prepare();
-    let folder = prepared.dir().join("audit");
-    let file = folder.join("audit.log");
-    fs::create_dir(&folder).unwrap();
-    symlink("/dev/full", &file).unwrap();
-    let appliance = prepared.start();
-    let client = Branch::of(&appliance, "branch-1").connect().await;
-    let sealed: Vec<_> = seal_many(&client, 48).await.into_iter().map(Result::unwrap).collect();
-    until("it is told", || appliance.log().contains("the log cannot be written")).await;
-    assert!(!appliance.log().contains("\"sealed\""), "they have a place of their own");
-
-    fs::remove_file(&file).unwrap();
-    appliance.signal("HUP");
-    let lines = || if file.exists() { audit_lines(&folder) } else { Vec::new() };
-    until("they are there", || lines().len() >= sealed.len()).await;
-    let lines = lines();
-    assert_eq!(lines.len(), sealed.len(), "each once");
-    for sealed in sealed {
-        let line = lines.iter().find(|line| line["receipt"] == sealed.receipt.as_ref().unwrap().id);
-        let line = line.unwrap_or_else(|| panic!("{sealed:?}"));
-        assert_eq!(line["sha256"], hex(&sealed.sealed_document_sha256));
-        assert!(line["peer"].as_str().unwrap().starts_with("127.0.0.1:"), "{line}");
-        assert_eq!((&line["target"], &line["taxpayer"]), (&"muhurdar::audit".into(), &RSA.into()));
-    }
-    let mode = fs::metadata(&file).unwrap().permissions().mode();
-    assert_eq!(mode & 0o777, 0o640, "taxpayers' numbers are in it");
-    assert_eq!((appliance.metric(LOST_FULL), appliance.metric(LOST_FAILED)), (0.0, 0.0));
-    until("it is told that it goes on", || appliance.log().contains("the log is written again")).await;
-}
-
-#[tokio::test]
-async fn files_that_are_put_aside_and_moved_away_under_load_have_every_seal_once() {
-    let prepared = service("[log.audit]\nfile = \"audit/audit.log\"\nrotate_size = \"64 KiB\"").prepare();
-    let folder = prepared.dir().join("audit");
-    fs::create_dir(&folder).unwrap();
-    let appliance = prepared.start();
-    let client = Branch::of(&appliance, "branch-1").connect().await;
-    let flood = tokio::spawn(async move { seal_many(&client, MANY).await });
-    // As logrotate does it.
-    for round in 0..3 {
-        until("there is something to move", || {
-            fs::metadata(folder.join("audit.log")).is_ok_and(|found| found.len() > 0)
-        })
-        .await;
-        fs::rename(folder.join("audit.log"), folder.join(format!("moved.{round}"))).unwrap();
-        appliance.signal("HUP");
-    }
-    let sealed = flood.await.unwrap().into_iter().map(|outcome| outcome.unwrap().receipt.unwrap().id);
-    let sealed: BTreeSet<_> = sealed.collect();
-    until("the last are written", || {
-        appliance.metric("muhurdar_log_queued_bytes{log=\"audit\"}") == 0.0
-    })
-    .await;
-    let lines = audit_lines(&folder);
-    let receipts: BTreeSet<_> = lines.iter().map(|line| line["receipt"].as_str().unwrap().to_owned()).collect();
-    assert_eq!((lines.len(), receipts), (sealed.len(), sealed));
-    let files = fs::read_dir(&folder).unwrap().count();
-    assert!(files > 5, "it was put aside by its size too: {files}");
-}
-
-#[tokio::test]
-async fn each_kind_of_call_says_who_asked_and_what_the_file_became() {
-    let uid = Output::of(Command::new("id").arg("-u")).text;
-    let prepared = service("[log.audit]\nfile = \"audit.log\"")
-        .client("digester", "taxpayers = [\"*\"]\ncalls = [\"digest\"]")
-        .client("goes", "taxpayers = [\"*\"]")
-        .edit("[server.tls]", "unix_socket = \"local.sock\"\n\n[server.tls]")
-        .edit("uri:urn:muhurdar:client:branch-2", &format!("uid:{}", uid.trim()))
-        .prepare();
-    let appliance = prepared.start();
-    let lines = || {
-        let text = fs::read_to_string(appliance.dir().join("audit.log")).unwrap();
-        let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-        lines.collect::<Vec<_>>()
-    };
-    let line_of = |what: &str, is: &dyn Fn(&Value) -> bool| {
-        let end = Instant::now() + PATIENCE;
-        loop {
-            if let Some(line) = lines().into_iter().find(|line| is(line)) {
-                return line;
-            }
-            assert!(Instant::now() < end, "{what}: {:?}", lines());
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    };
-    let from_here = |line: &Value| assert!(line["peer"].as_str().is_some_and(|p| p.starts_with("127.0.0.1:")), "{line}");
-
-    // Where only a digest was shown there is no file.
-    let mut digester = Branch::of(&appliance, "digester").connect().await;
-    let request = SealDigestRequest {
-        taxpayer: RSA.to_owned(),
-        digest: vec![7; 48].into(),
-        ..SealDigestRequest::default()
-    };
-    let receipt = digester.seal_digest(request).await.unwrap().into_inner().receipt.unwrap();
-    let line = line_of("a digest", &|line| line["receipt"] == receipt.id);
-    from_here(&line);
-    assert_eq!(line.get("sha256"), None, "{line}");
-
-    // In a stream, each item is in a task of its own.
-    let mut client = Branch::of(&appliance, "branch-1").connect().await;
-    let item = || SealStreamRequest {
-        id: String::new(),
-        request: Some(Branch::request(RSA, invoice(RSA, ""))),
-    };
-    let mut answers = client.seal_stream(tokio_stream::iter([item()])).await.unwrap().into_inner();
-    answers.message().await.unwrap().unwrap();
-    from_here(&line_of("a stream", &|line| line["client"] == "branch-1" && line["message"] == "sealed"));
-
-    // A large document's digest is known when it was handed out.
-    let header = SealLargeHeader {
-        taxpayer: RSA.to_owned(),
-        ..SealLargeHeader::default()
-    };
-    let parts = [Ask::Header(header), Ask::Chunk(Bytes::from(invoice(RSA, "")))];
-    let parts = parts.map(|part| SealLargeRequest { part: Some(part) });
-    let mut answers = client.seal_large(tokio_stream::iter(parts)).await.unwrap().into_inner();
-    let (mut receipt, mut sha256) = (None, Bytes::new());
-    while let Some(answer) = answers.message().await.unwrap() {
-        match answer.part.unwrap() {
-            Part::Result(result) => receipt = result.receipt,
-            Part::Chunk(_) => {}
-            Part::End(end) => sha256 = end.sealed_document_sha256,
-        }
-    }
-    let receipt = receipt.unwrap().id;
-    let line = line_of("a large one", &|line| line["receipt"] == *receipt && line["message"] == "handed out");
-    from_here(&line);
-    assert_eq!(line["sha256"], hex(&sha256));
-
-    // On the Unix socket, the user.
-    let socket = format!("unix://{}", appliance.dir().join("local.sock").display());
-    let mut local = SealServiceClient::new(Endpoint::from_shared(socket).unwrap().connect().await.unwrap());
-    seal(&mut local).await.unwrap();
-    let line = line_of("a local one", &|line| line["client"] == "branch-2");
-    assert_eq!(line["peer"], format!("uid:{}", uid.trim()));
-
-    // Who was denied, too: a right, and a place among the clients, also in the middle of a stream.
-    seal(&mut digester).await.unwrap_err();
-    from_here(&line_of("no right", &|line| line["message"] == "denied" && line["client"] == "digester"));
-    let mut goes = Branch::of(&appliance, "goes").connect().await;
-    let (send, items) = tokio::sync::mpsc::channel(1);
-    send.send(item()).await.unwrap();
-    let items = tokio_stream::wrappers::ReceiverStream::new(items);
-    let mut answers = goes.seal_stream(items).await.unwrap().into_inner();
-    answers.message().await.unwrap().unwrap();
-    let config = appliance.dir().join("muhurdar.toml");
-    let text = fs::read_to_string(&config).unwrap();
-    fs::write(&config, text.replace("urn:muhurdar:client:goes", "urn:muhurdar:client:gone")).unwrap();
-    appliance.signal("HUP");
-    until("it is taken over", || appliance.metric("muhurdar_reloads_total{outcome=\"taken_over\"}") == 1.0).await;
-    send.send(item()).await.unwrap();
-    answers.message().await.unwrap().unwrap();
-    let nobody = |line: &Value| line["message"] == "denied" && line["certificate"] == "uri:urn:muhurdar:client:goes";
-    from_here(&line_of("no client", &nobody));
-    assert!(!appliance.log().contains("\"denied\""), "they have a place of their own");
-}
-
-#[test]
-fn an_audit_log_that_cannot_be_opened_is_said_before_a_pin_is_tried() {
-    let prepared = service("[log.audit]\nfile = \"nowhere/audit.log\"").prepare();
-    let config = prepared.dir().join("muhurdar.toml");
-    let output = muhurdar(&["serve", "--config", config.to_str().unwrap()]);
-    assert_eq!(output.status.code(), Some(64), "{}", output.text);
-    assert!(output.text.contains("log.audit.file") && output.text.contains("nowhere"), "{}", output.text);
 }

@@ -43,7 +43,9 @@ impl Peer {
         Self {
             address: Some(address),
             // As people know it, where an IPv6 listener takes IPv4 too.
-            place: SocketAddr::new(address.ip().to_canonical(), address.port()).to_string().into(),
+            place: SocketAddr::new(address.ip().to_canonical(), address.port())
+                .to_string()
+                .into(),
             names: chain.first().map(|leaf| names(leaf)),
             ends: chain.iter().filter_map(|certificate| end(certificate)).min(),
             chain,

@@ -14,7 +14,9 @@ use tracing_subscriber::{
 };
 
 use super::{
-    outlet::{AUDIT, AuditFile, AuditSocket, Lines, Lost, MAIN, Outlet, Reserved, Rotation, Sink, StandardError, Status},
+    outlet::{
+        AUDIT, AuditFile, AuditSocket, Lines, Lost, MAIN, Outlet, Reserved, Rotation, Sink, StandardError, Status,
+    },
     ration::Ration,
     recent::Keep,
 };
@@ -84,7 +86,9 @@ pub fn quiet_panics() {
 /// # Errors
 /// Where the filter does not parse.
 pub fn start_log(log: &Log, default_filter: &str) -> Result<(), LogError> {
-    let registry = tracing_subscriber::registry().with(filter(log, default_filter)?).with(Keep);
+    let registry = tracing_subscriber::registry()
+        .with(filter(log, default_filter)?)
+        .with(Keep);
     let layer = looking(log.format, io::stderr().is_terminal(), io::stderr);
     drop(registry.with(layer.with_filter(Ration::of_the_log())).try_init());
     Ok(())
@@ -143,7 +147,10 @@ fn filter(log: &Log, default: &str) -> Result<EnvFilter, LogError> {
         Some(all) => Ok(EnvFilter::try_new(&filter)?.add_directive(all?)),
         None => EnvFilter::try_new(&filter),
     };
-    parse().map_err(|problem| LogError::Filter { filter: filter.clone(), problem })
+    parse().map_err(|problem| LogError::Filter {
+        filter: filter.clone(),
+        problem,
+    })
 }
 
 fn is_audit(line: &Metadata<'_>) -> bool {
@@ -167,6 +174,13 @@ where
     } else {
         layer.json().flatten_event(true).boxed()
     }
+}
+
+/// What is wrong with a place for the audit log, as far as it can be told without making anything there.
+pub(crate) fn audit_problem(log: &Log) -> Option<String> {
+    let file = log.audit.as_ref()?.file.as_deref()?;
+    let folder = file.parent().filter(|folder| !folder.is_dir())?;
+    Some(format!("log.audit.file: there is no folder {}", folder.display()))
 }
 
 fn sink(audit: &Audit) -> Result<Box<dyn Sink>, LogError> {
@@ -207,7 +221,9 @@ pub(crate) fn log_status() -> Vec<Status> {
 
 /// What was lost of all of them.
 pub(crate) fn lost_lines() -> Lost {
-    outlets().map(|outlet| outlet.status().lost).fold(Lost::default(), Lost::and)
+    outlets()
+        .map(|outlet| outlet.status().lost)
+        .fold(Lost::default(), Lost::and)
 }
 
 /// Says which of them nobody reads.
@@ -243,7 +259,9 @@ pub(crate) fn line_of_a_seal() -> Option<LineOfASeal> {
     let Some(outlet) = OUTLETS.get().and_then(|outlets| outlets.before_a_seal.as_ref()) else {
         return Some(LineOfASeal::default());
     };
-    outlet.try_reserve().map(|reserved| LineOfASeal { reserved: Some(reserved) })
+    outlet.try_reserve().map(|reserved| LineOfASeal {
+        reserved: Some(reserved),
+    })
 }
 
 /// The same, once there is some.

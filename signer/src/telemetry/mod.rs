@@ -14,9 +14,12 @@ mod snapshot;
 
 pub(crate) use self::{
     figures::{Figures, Latency},
-    outlet::Status as LogStatus,
-    log::{LineOfASeal, line_of_a_seal, line_of_a_seal_in_time, log_status, reopen_at_hangup, takes_lines_of_seals},
+    log::{
+        LineOfASeal, audit_problem, line_of_a_seal, line_of_a_seal_in_time, log_status, reopen_at_hangup,
+        takes_lines_of_seals,
+    },
     metrics::{Reload, Stage},
+    outlet::Status as LogStatus,
     ration::{tell_of_the_rest, tell_of_what_is_left_out},
     recent::{Warning, recent},
 };

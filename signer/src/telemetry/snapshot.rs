@@ -262,10 +262,14 @@ impl Snapshot {
             lost.map(|(kind, reason, count)| (vec![("kind", kind), ("reason", reason)], number(count))),
         );
         let logs = log_status();
-        let queued = logs.iter().map(|log| (vec![("log", log.name)], number(log.queued as u64)));
+        let queued = logs
+            .iter()
+            .map(|log| (vec![("log", log.name)], number(log.queued as u64)));
         let help = "Bytes of the log that are not taken yet; log.queue may be";
         self.family(GAUGE, "muhurdar_log_queued_bytes", help, queued);
-        let stalled = logs.iter().map(|log| (vec![("log", log.name)], log.stalled.as_secs_f64()));
+        let stalled = logs
+            .iter()
+            .map(|log| (vec![("log", log.name)], log.stalled.as_secs_f64()));
         let help = "How long nothing was taken of what the log has to say; 0 where it has nothing to say";
         self.family(GAUGE, "muhurdar_log_stalled_seconds", help, stalled);
     }

@@ -185,7 +185,9 @@ impl Sink for AuditFile {
 fn append(path: &Path) -> io::Result<File> {
     if fs::metadata(path).is_ok_and(|found| found.file_type().is_fifo()) {
         // Opening one waits for somebody who reads it.
-        return Err(io::Error::other("is a pipe; where a process takes the lines, name its socket"));
+        return Err(io::Error::other(
+            "is a pipe; where a process takes the lines, name its socket",
+        ));
     }
     let mut options = OpenOptions::new();
     options.append(true).mode(MODE);

@@ -185,12 +185,7 @@ impl Outlet {
     ///
     /// # Errors
     /// Where there is no thread.
-    pub(super) fn open(
-        name: &'static str,
-        sink: Box<dyn Sink>,
-        most: usize,
-        reserves: bool,
-    ) -> io::Result<Arc<Self>> {
+    pub(super) fn open(name: &'static str, sink: Box<dyn Sink>, most: usize, reserves: bool) -> io::Result<Arc<Self>> {
         let outlet = Arc::new(Self {
             name,
             to: sink.to(),
@@ -315,8 +310,10 @@ impl Outlet {
     }
 
     fn lost(&self) -> Lost {
-        let [[other_full, other_failed], [audit_full, audit_failed]] =
-            self.lost.each_ref().map(|of| of.each_ref().map(|n| n.load(Ordering::Relaxed)));
+        let [[other_full, other_failed], [audit_full, audit_failed]] = self
+            .lost
+            .each_ref()
+            .map(|of| of.each_ref().map(|n| n.load(Ordering::Relaxed)));
         Lost {
             audit_full,
             audit_failed,

@@ -183,10 +183,7 @@ impl Outlet {
         if pending.used() == 0 {
             self.done.notify_all();
         }
-        (
-            std::mem::take(&mut pending.untold),
-            std::mem::take(&mut pending.told),
-        )
+        (std::mem::take(&mut pending.untold), std::mem::take(&mut pending.told))
     }
 
     /// Notes a failure. Answers whether it is the first of its kind since something was written.
