@@ -179,19 +179,24 @@ fn a_half_line_of_a_process_that_was_killed_does_not_spoil_the_next_one() {
 fn a_device_is_not_renamed_and_a_pipe_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let link = folder.path().join("audit.log");
-    symlink("/dev/full", &link).unwrap();
     let rotation = Rotation {
         size: Some(20),
         daily: true,
         keep: 0,
     };
-    let mut file = AuditFile::open(link.clone(), rotation).unwrap();
-    for _ in 0..5 {
-        file.between_lines(10);
-        assert_eq!(file.write(b"x\n").unwrap_err().kind(), io::ErrorKind::StorageFull);
+    for device in ["/dev/null", "/dev/full"] {
+        symlink(device, &link).unwrap();
+        let mut file = AuditFile::open(link.clone(), rotation).unwrap();
+        for number in 0..5 {
+            file.between_lines(10);
+            let written = file.write(line(number).as_bytes()).map_err(|error| error.kind());
+            let full = Err(io::ErrorKind::StorageFull);
+            assert_eq!(written, if device == "/dev/full" { full } else { Ok(10) });
+        }
+        assert_eq!(fs::read_link(&link).unwrap(), Path::new(device));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        fs::remove_file(&link).unwrap();
     }
-    assert_eq!(fs::read_link(&link).unwrap(), Path::new("/dev/full"));
-    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
 
     let pipe = folder.path().join("pipe");
     rustix::fs::mknodat(
