@@ -177,6 +177,8 @@ fn a_half_line_of_a_process_that_was_killed_does_not_spoil_the_next_one() {
 
 #[test]
 fn a_device_is_not_renamed_and_a_pipe_is_refused() {
+    // A day each time that it is asked.
+    static NOW: AtomicI64 = AtomicI64::new(0);
     let folder = tempfile::tempdir().unwrap();
     let link = folder.path().join("audit.log");
     let rotation = Rotation {
@@ -186,7 +188,8 @@ fn a_device_is_not_renamed_and_a_pipe_is_refused() {
     };
     for device in ["/dev/null", "/dev/full"] {
         symlink(device, &link).unwrap();
-        let mut file = AuditFile::open(link.clone(), rotation).unwrap();
+        let now = || Timestamp::from_second(NOW.fetch_add(86_400, Ordering::Relaxed)).unwrap();
+        let mut file = AuditFile::with_clock(link.clone(), rotation, now).unwrap();
         for number in 0..5 {
             file.between_lines(10);
             let written = file.write(line(number).as_bytes()).map_err(|error| error.kind());
