@@ -8,7 +8,7 @@
 
 use std::io::{self, Write as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Condvar, Mutex, PoisonError, mpsc};
+use std::sync::{Condvar, Mutex, OnceLock, PoisonError, mpsc};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -35,6 +35,8 @@ static REGISTER: Mutex<Register> = Mutex::new(Register {
     visits: 0,
 });
 static VISITED: Condvar = Condvar::new();
+/// What is owed until the last moment.
+static OWED: OnceLock<fn()> = OnceLock::new();
 
 /// Runs a command, and ends the process with the exit code that it answers, or with 70 where it panics. A module that it used may be called
 /// by no thread any more then; threads that do not come back within two seconds are left where they are, and no destructor is run.
@@ -54,10 +56,19 @@ pub fn now(code: u8) -> ! {
     end(code, Duration::ZERO)
 }
 
+/// Has this done last of all, however the process ends: a log is written that is not written at once. It may not take for ever. The first
+/// one counts.
+pub fn at_the_end(work: fn()) {
+    let _ = OWED.set(work);
+}
+
 fn end(code: u8, patience: Duration) -> ! {
     let alone = everybody_has_left(patience);
     if !alone {
         tracing::warn!("a call of a PKCS#11 module is still out: the process ends without running its destructors");
+    }
+    if let Some(work) = OWED.get() {
+        work();
     }
     if alone {
         #[allow(clippy::disallowed_methods, reason = "here it is known that nobody is in a module")]

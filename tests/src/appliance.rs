@@ -22,12 +22,22 @@ use crate::{
 /// Making keys takes most of it, on a machine that has other things to do.
 const START: Duration = Duration::from_secs(120);
 
+/// How long what a service has said may take to be written.
+const SAID: Duration = Duration::from_secs(5);
+
 /// Starts the service and waits on its standard input. When that ends, the test process has ended, in whatever way; so the
 /// service ends and its folder goes. A static fixture is never dropped and a killed test runs no destructor: this is why
 /// nothing is left behind all the same.
+///
+/// Standard error may go elsewhere: to a file, or to a pipe that the keeper holds open and never reads.
 const KEEPER: &str = r#"
+case $STDERR in
+  "") exec 3>>"$LOG" ;;
+  pipe) mkfifo "$LOG.pipe"; exec 3<>"$LOG.pipe" ;;
+  *) exec 3>>"$STDERR" ;;
+esac
 (
-  sh -c '[ -z "$LIMIT" ] || ulimit $LIMIT; echo "$$" | tee "$LOG.pid"; exec "$@" >"$LOG" 2>&1 </dev/null' server "$@"
+  sh -c '[ -z "$LIMIT" ] || ulimit $LIMIT; echo "$$" | tee "$LOG.pid"; exec "$@" >>"$LOG" 2>&3 3>&- </dev/null' server "$@"
   echo "$?" >"$LOG.exit"
 ) &
 job=$!
@@ -120,6 +130,24 @@ impl Builder {
     #[must_use]
     pub fn limit(self, limit: &str) -> Self {
         self.env("LIMIT", limit)
+    }
+
+    /// Its standard error into a pipe that nobody reads. [`Appliance::unread`] is what is in it.
+    #[must_use]
+    pub fn unread(self) -> Self {
+        self.env("STDERR", "pipe")
+    }
+
+    /// Its standard error into this file.
+    #[must_use]
+    pub fn standard_error(self, path: &str) -> Self {
+        self.env("STDERR", path)
+    }
+
+    /// These lines in `[log]`.
+    #[must_use]
+    pub fn log(self, lines: &str) -> Self {
+        self.edit("[sealing]", &format!("[log]\n{lines}\n\n[sealing]"))
     }
 
     /// The same keys on a second token, each token in a process of its own, as two HSMs that mirror each other.
@@ -288,10 +316,20 @@ impl Appliance {
         &self.pid
     }
 
-    /// Everything it wrote so far.
+    /// Everything it wrote so far, with what it had to say when this was asked: lines are written a moment after they are said.
     #[must_use]
     pub fn log(&self) -> String {
+        let end = Instant::now() + SAID;
+        while self.admin.is_some_and(has_lines_to_write) && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(5));
+        }
         fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// The pipe that nobody reads ([`Builder::unread`]).
+    #[must_use]
+    pub fn unread(&self) -> PathBuf {
+        self.log.with_extension("pipe")
     }
 
     /// Commands its HSM ([`Builder::hsm`]), and returns what that says.
@@ -341,13 +379,7 @@ impl Appliance {
     /// Where nobody answers.
     #[must_use]
     pub fn get(&self, path: &str) -> (String, String) {
-        let mut stream = TcpStream::connect(self.admin_address()).expect("the admin listener takes connections");
-        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-        let mut answer = String::new();
-        stream
-            .write_all(request.as_bytes())
-            .and_then(|()| stream.read_to_string(&mut answer))
-            .expect("the admin listener answers");
+        let answer = ask(self.admin_address(), path).expect("the admin listener answers");
         let (head, body) = answer.split_once("\r\n\r\n").expect("HTTP has a head and a body");
         (head.lines().next().unwrap_or_default().to_owned(), body.to_owned())
     }
@@ -423,6 +455,25 @@ impl Drop for Appliance {
         // An error would say that the keeper is gone already.
         drop(self.keeper.wait());
     }
+}
+
+/// An HTTP GET.
+fn ask(address: SocketAddr, path: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    let mut answer = String::new();
+    stream.write_all(request.as_bytes())?;
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+/// Whether a service that is there has said something that is not written yet.
+fn has_lines_to_write(admin: SocketAddr) -> bool {
+    let metrics = ask(admin, "/metrics").unwrap_or_default();
+    let mut queues = metrics
+        .lines()
+        .filter(|line| line.starts_with("muhurdar_log_queued_bytes{"));
+    queues.any(|line| !line.ends_with(" 0"))
 }
 
 /// The address that follows a text, once its line is whole.

@@ -13,6 +13,7 @@ use crate::{
     config::{self, Call, Client, Priority, is_pattern},
     outside::Outside,
     refusal::Refusal,
+    trace,
 };
 
 /// A caller whom the configuration knows.
@@ -98,10 +99,10 @@ impl Caller {
 
     /// Who was denied what is for the audit log too, and what an operator can do about it for that alone.
     fn denied(&self, what: &str, advice: &str) -> Refusal {
-        tracing::warn!(target: "muhurdar::audit", client = %self.name, why = what, advice, "denied");
+        let (client, peer) = (&self.name, trace::peer());
+        tracing::warn!(target: "muhurdar::audit", %client, why = what, advice, peer = peer.as_deref(), "denied");
         Refusal::Access(format!(
-            "client {} {what}; whoever runs the service gives the rights",
-            self.name
+            "client {client} {what}; whoever runs the service gives the rights"
         ))
     }
 
@@ -251,7 +252,8 @@ impl Access {
         let names = names.ok_or(Refusal::Unauthenticated)?;
         self.known(names).ok_or_else(|| {
             let shown = Outside::new(names.first().map_or("without a name", String::as_str));
-            tracing::warn!(target: "muhurdar::audit", certificate = %shown, why = "no [[client]] has this name", "denied");
+            let (peer, why) = (trace::peer(), "no [[client]] has this name");
+            tracing::warn!(target: "muhurdar::audit", certificate = %shown, why, peer = peer.as_deref(), "denied");
             Refusal::Access(format!(
                 "the certificate {shown} belongs to no client that the service knows; whoever runs it must enter that name"
             ))

@@ -38,6 +38,7 @@ use self::{
 use crate::{
     config::{Limits, Priority},
     refusal::Refusal,
+    telemetry::{self, LineOfASeal},
     trace::{self, Step},
 };
 
@@ -72,6 +73,8 @@ pub struct Admitted {
     /// Its turn before a lane: less goes first.
     pub turn: u64,
     ticket: Option<Ticket>,
+    /// The log has room for what it will say of this document, where that may not be lost.
+    _line: LineOfASeal,
     _visit: Visit,
 }
 
@@ -97,6 +100,7 @@ impl Visit {
             deadline: self.place.deadline,
             turn: 0,
             ticket: None,
+            _line: LineOfASeal::default(),
             _visit: self,
         }
     }
@@ -177,6 +181,7 @@ impl Door {
             deadline,
         };
         let step = trace::step(Step::Queue);
+        let line = self.line(priority, deadline).await?;
         let ticket = self.queue.ticket(ask).await;
         let ticket = ticket.map_err(|refusal| self.in_line(caller, refusal))?;
         drop(step);
@@ -184,6 +189,7 @@ impl Door {
             deadline,
             turn: ticket.number() + LEAD * priority as u64,
             ticket: Some(ticket),
+            _line: line,
             _visit: visit,
         })
     }
@@ -198,6 +204,23 @@ impl Door {
             limit,
             retry_after: caller.quota().overloaded(retry_after, self.queue.each()),
         }
+    }
+
+    /// Waits until the log has room for a document's line, where none may be lost. Only who seals waits for the log, and only here.
+    async fn line(&self, priority: Priority, deadline: Instant) -> Result<LineOfASeal, Refusal> {
+        if let Some(line) = telemetry::line_of_a_seal() {
+            return Ok(line);
+        }
+        let outcome = tokio::select! {
+            biased;
+            line = telemetry::line_of_a_seal_in_time() => Ok(line),
+            // Nor does the drain: what waits for the log may be sealed elsewhere.
+            () = self.gate.closing() => Err(Refusal::Draining),
+            () = tokio::time::sleep_until(deadline.into()) => Err(Refusal::Deadline(
+                "passed while the service's log had no room for the document's line (log.when_full)",
+            )),
+        };
+        outcome.inspect_err(|refusal| self.meters.refused(priority, refusal))
     }
 
     /// Takes over the limits of a new configuration.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use muhurdar_pool::OpenError;
+use muhurdar_pool::{OpenError, exit as end};
 use tokio::signal::unix::Signal;
 use tokio_util::sync::CancellationToken;
 
@@ -15,7 +15,8 @@ use crate::{
     appliance::{Appliance, StartError},
     config::Config,
     server::ServeError,
-    telemetry, tokens,
+    telemetry::{self, LogError},
+    tokens,
 };
 
 /// `muhurdar serve --config FILE`
@@ -43,16 +44,24 @@ pub(super) fn serve(
     (mut stop, hangup): (Stop, Signal),
     ready: impl FnOnce(&Appliance),
 ) -> Result<(), Failure> {
-    telemetry::start_log(&config.log, log_filter).map_err(Failure::usage)?;
-    telemetry::quiet_panics();
-    // Before the runtime, since a process environment may only change while there is one thread.
+    // Before all else, since a process environment may only change while there is one thread.
     tokens::set_environment(&config).map_err(Failure::unavailable)?;
+    telemetry::start_service_log(&config.log, log_filter).map_err(|error| match &error {
+        LogError::Audit { source, .. } => Failure::new(exit::of_io(source), &error),
+        LogError::System(_) => Failure::unavailable(&error),
+        _ => Failure::usage(&error),
+    })?;
+    end::at_the_end(|| {
+        let _ = telemetry::flush_log();
+    });
+    telemetry::quiet_panics();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(config.server.network_threads())
         .enable_all()
         .build();
     let runtime = runtime.map_err(|e| Failure::io("runtime", &e))?;
     let outcome = runtime.block_on(async {
+        tokio::spawn(telemetry::reopen_at_hangup());
         let starting = Box::pin(Appliance::start(config));
         let appliance = tokio::select! {
             biased;
@@ -80,7 +89,9 @@ pub(super) fn serve(
     });
     // What still runs is given up: everything that was admitted has been answered, or its time is over.
     runtime.shutdown_background();
-    outcome
+    // Who does not read the log would not read this either, and it would wait for ever.
+    let read = telemetry::flush_log();
+    outcome.map_err(|failure| if read { failure } else { Failure::silent(failure.code()) })
 }
 
 fn start_failure(error: &StartError) -> Failure {

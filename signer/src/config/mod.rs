@@ -26,7 +26,7 @@ use serde::Deserialize;
 pub use self::{
     client::{Call, Client, Document, Priority, Quota},
     form::Form,
-    seeing::{Log, LogFormat, Telemetry},
+    seeing::{Audit, Log, LogFormat, Telemetry, WhenFull},
     token::{InitArgs, Isolation, RsaMechanism, Token},
 };
 
@@ -354,10 +354,13 @@ impl Config {
             .tokens
             .iter_mut()
             .flat_map(|t| t.pin_file.iter_mut().chain([&mut t.module]));
+        let audit = self.log.audit.iter_mut();
+        let audit = audit.flat_map(|audit| audit.file.iter_mut().chain(&mut audit.socket));
         let lists = self.clients.iter_mut().flat_map(|client| &mut client.taxpayers_file);
         let paths = paths
             .chain(&mut tls.crl)
             .chain(&mut self.server.unix_socket)
+            .chain(audit)
             .chain(lists);
         let folders = self
             .sealing

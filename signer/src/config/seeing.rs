@@ -1,7 +1,8 @@
 //! What others see of the work: log lines and traces.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
+use bytesize::ByteSize;
 use serde::Deserialize;
 
 use super::duration;
@@ -19,6 +20,70 @@ pub struct Log {
     /// is.
     #[serde(deserialize_with = "duration")]
     pub slow_request: Duration,
+    /// What becomes of a line where more come than are taken, and the queue is full.
+    pub when_full: WhenFull,
+    /// How much may wait to be taken: of the log, and as much of an audit log that has a place of its own.
+    pub queue: ByteSize,
+    /// A place of its own for the lines of the target `muhurdar::audit`.
+    pub audit: Option<Audit>,
+}
+
+/// What becomes of a line that finds no room.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WhenFull {
+    /// It is lost, and counted: a log is no reason not to seal, and no evidence of what was sealed.
+    #[default]
+    Drop,
+    /// None of a seal's is lost: documents wait at the door until there is room for their lines. Other lines are lost, and counted.
+    Block,
+}
+
+/// `[log.audit]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Audit {
+    /// A file, to which lines are added. SIGHUP has it opened anew.
+    pub file: Option<PathBuf>,
+    /// Or a Unix socket that somebody listens on: a datagram a line, or a stream of lines.
+    pub socket: Option<PathBuf>,
+    /// The file is put aside, and another begun, when it has this size; 0: whatever it has.
+    #[serde(default)]
+    pub rotate_size: ByteSize,
+    /// And when a day of UTC is over.
+    #[serde(default = "yes")]
+    pub rotate_daily: bool,
+    /// How many that were put aside are kept; older ones are removed.
+    #[serde(default = "a_month")]
+    pub keep: usize,
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn a_month() -> usize {
+    31
+}
+
+impl Log {
+    pub(super) fn validate(&self) -> Result<(), String> {
+        let queue = self.queue.as_u64();
+        if !(64 << 10..=1 << 30).contains(&queue) {
+            return Err(format!("log.queue is {queue}; it must be from 65536 to 1073741824"));
+        }
+        let Some(audit) = &self.audit else { return Ok(()) };
+        if audit.file.is_some() == audit.socket.is_some() {
+            return Err("log.audit: name exactly one of file, socket".to_owned());
+        }
+        let size = audit.rotate_size.as_u64();
+        if size > 0 && size < 64 << 10 {
+            return Err(format!(
+                "log.audit.rotate_size is {size}; it must be 65536 or more, or 0 where size does not matter"
+            ));
+        }
+        Ok(())
+    }
 }
 
 impl Default for Log {
@@ -27,6 +92,9 @@ impl Default for Log {
             format: LogFormat::default(),
             filter: None,
             slow_request: Duration::from_secs(1),
+            when_full: WhenFull::default(),
+            queue: ByteSize::mib(8),
+            audit: None,
         }
     }
 }

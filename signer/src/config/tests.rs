@@ -85,6 +85,32 @@ fn as_many_threads_serve_and_digest_as_is_said_and_else_as_processors_allow() {
 }
 
 #[test]
+fn an_audit_log_has_one_place_and_what_it_leaves_unsaid_is_a_file_a_day_for_a_month() {
+    let with = |lines: &str| parse(&format!("{SMALL}\n[log.audit]\n{lines}"));
+    let log = with("file = \"audit.log\"").unwrap().log;
+    assert_eq!((log.when_full, log.queue.as_u64()), (WhenFull::Drop, 8 << 20));
+    let audit = log.audit.unwrap();
+    assert_eq!(audit.file.as_deref(), Some(Path::new("/conf/audit.log")));
+    assert_eq!(
+        (audit.rotate_size.as_u64(), audit.rotate_daily, audit.keep),
+        (0, true, 31)
+    );
+    let socket = with("socket = \"run/audit.sock\"").unwrap().log.audit.unwrap().socket;
+    assert_eq!(socket.as_deref(), Some(Path::new("/conf/run/audit.sock")));
+    for (lines, said) in [
+        ("", "exactly one of file, socket"),
+        ("file = \"a\"\nsocket = \"b\"", "exactly one of file, socket"),
+        ("file = \"a\"\nrotate_size = \"1 KiB\"", "log.audit.rotate_size"),
+        ("file = \"a\"\nkept = 3", "kept"),
+    ] {
+        let error = with(lines).unwrap_err().to_string();
+        assert!(error.contains(said), "{lines}: {error}");
+    }
+    let error = parse(&format!("{SMALL}\n[log]\nqueue = \"1 KiB\"")).unwrap_err();
+    assert!(error.to_string().contains("log.queue is 1024"), "{error}");
+}
+
+#[test]
 fn the_commented_example_is_a_configuration_and_names_every_key() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/muhurdar.toml");
     let config = Config::load(Path::new(path)).unwrap();
@@ -100,6 +126,11 @@ fn the_commented_example_is_a_configuration_and_names_every_key() {
         "unix_socket",
         "crl",
         "spool_dir",
+        "file",
+        "socket",
+        "rotate_size",
+        "rotate_daily",
+        "keep",
     ];
     for key in unsaid {
         assert!(text.contains(&format!("# {key} =")), "{key}");

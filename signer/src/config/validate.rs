@@ -49,6 +49,7 @@ impl Config {
         if let Some((key, n)) = threads.into_iter().find(|(_, n)| *n > MAX_THREADS) {
             return Err(format!("{key} is {n}; it must be from 0 to {MAX_THREADS}"));
         }
+        self.log.validate()?;
         self.telemetry.validate()?;
         self.server.validate()?;
         self.idempotency.validate()?;

@@ -31,7 +31,7 @@ use crate::{
     outside::Outside,
     refusal::{LATER, Refusal, SealId, hex},
     seals::Seal,
-    telemetry::{Metrics, Stage},
+    telemetry::{self, Metrics, Stage},
     trace::{self, Recorder},
 };
 
@@ -99,6 +99,9 @@ impl Pipeline {
         }
         if !self.pool.status().is_ready() {
             return Err("no token can sign\n");
+        }
+        if !telemetry::takes_lines_of_seals() {
+            return Err("the log takes no more lines (log.when_full = \"block\")\n");
         }
         Ok(())
     }
@@ -168,7 +171,7 @@ impl Pipeline {
             token,
             sealed_at: now.into(),
         }
-        .issue();
+        .issue_for(&sha256);
         Ok(Sealed {
             document,
             seal: element,

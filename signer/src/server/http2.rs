@@ -18,7 +18,7 @@ use tonic::body::Body;
 use tower::{Service, ServiceExt as _};
 
 use super::{MAX_HEADERS, accept::Connections, connection::Connection};
-use crate::{admission::STREAM_WINDOW, config};
+use crate::{admission::STREAM_WINDOW, config, trace};
 
 /// HTTP/2 windows and frames that large documents pass in few steps: measured, see docs/performance.md. What may lie unread in them
 /// is counted by call ([`admission`](crate::admission)), so that of a connection is for many calls at once.
@@ -83,13 +83,14 @@ where
     S::Future: Send + 'static,
 {
     let (peer, line, age) = (connection.peer(), connection.line(), connection.age());
-    let from = (Arc::clone(&peer), Arc::clone(&line));
+    let (place, from) = (Arc::clone(&peer.place), (peer, Arc::clone(&line)));
     let service = service.map_request(move |mut request: Request<Incoming>| {
         let (peer, line) = &from;
         request.extensions_mut().insert(Arc::clone(peer));
         request.extensions_mut().insert(Arc::clone(line));
         request.map(Body::new)
     });
+    let service = service.map_future(move |answer| trace::coming_from(Arc::clone(&place), answer));
     let serving = builder.serve_connection(TokioIo::new(connection), TowerToHyperService::new(service));
     let mut serving = Box::pin(serving);
     tokio::select! {

@@ -2,7 +2,10 @@
 
 use std::{
     net::SocketAddr,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::SystemTime,
 };
 
@@ -19,6 +22,8 @@ pub struct Peer {
     /// Its names as the configuration writes them (`uri:…`, `dns:…`, `cn:…`, `uid:…`), strongest first; none where it showed
     /// no certificate. The chain was verified in the handshake.
     pub names: Option<Vec<String>>,
+    /// Where it is, for the audit log: its address, or on the Unix socket its user.
+    pub(super) place: Arc<str>,
     /// Its certificates, leaf first; empty on the Unix socket.
     chain: Vec<CertificateDer<'static>>,
     /// When the first of them ends: a connection may outlive what it was let in by.
@@ -37,6 +42,10 @@ impl Peer {
             .collect();
         Self {
             address: Some(address),
+            // As people know it, where an IPv6 listener takes IPv4 too.
+            place: SocketAddr::new(address.ip().to_canonical(), address.port())
+                .to_string()
+                .into(),
             names: chain.first().map(|leaf| names(leaf)),
             ends: chain.iter().filter_map(|certificate| end(certificate)).min(),
             chain,
@@ -46,9 +55,11 @@ impl Peer {
 
     /// A process of this machine, known by its user.
     pub(super) fn local(uid: u32) -> Self {
+        let user = format!("uid:{uid}");
         Self {
             address: None,
-            names: Some(vec![format!("uid:{uid}")]),
+            place: user.as_str().into(),
+            names: Some(vec![user]),
             chain: Vec::new(),
             ends: None,
             verified_by: AtomicU64::new(0),

@@ -128,7 +128,9 @@ impl LargeCall {
                 expected(result, expect)?;
                 self.pipeline.metrics.answered_again();
                 let gives_way = patch.offset..patch.offset.saturating_add(patch.length);
-                let document = whole.sealed_before(gives_way, patch.replacement.to_vec());
+                let receipt = result.receipt.as_ref().and_then(|receipt| receipt.id.parse().ok());
+                let receipt = receipt.ok_or(Refusal::Internal)?;
+                let document = whole.sealed_before(gives_way, patch.replacement.to_vec(), receipt);
                 self.hand_out(response, document, wanted_whole).await
             }
         }

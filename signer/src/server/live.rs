@@ -13,6 +13,7 @@ use crate::{
     admission::{Access, Caller},
     config::Config,
     refusal::Refusal,
+    trace,
 };
 
 /// The changeable part of the server; every request looks at what it is then.
@@ -112,6 +113,11 @@ impl Live {
     /// As [`Live::authenticate`]; ACCESS where no client has one of its names.
     pub(super) fn caller(&self, peer: Option<&Peer>) -> Result<Arc<Caller>, Refusal> {
         self.authenticate(peer)?;
-        self.access.load().caller(peer.and_then(|peer| peer.names.as_deref()))
+        let caller = || self.access.load().caller(peer.and_then(|peer| peer.names.as_deref()));
+        match peer {
+            // Not every task that asks is that of a call.
+            Some(peer) => trace::asking_for(&peer.place, caller),
+            None => caller(),
+        }
     }
 }

@@ -19,6 +19,8 @@ use tracing::{
 };
 use tracing_subscriber::layer::{Context, Filter};
 
+use super::outlet::AUDIT;
+
 /// Lines of a kind in a [`WINDOW`].
 const LINES: u32 = 60;
 const WINDOW: Duration = Duration::from_secs(60);
@@ -28,8 +30,6 @@ const LOOK: Duration = Duration::from_secs(5);
 const MOST_KINDS: usize = 2048;
 /// Whose lines say what was left out.
 const TARGET: &str = "muhurdar::left_out";
-/// Lines of what was done, and of what was refused.
-const AUDIT: &str = "muhurdar::audit";
 
 /// As there is one log of the process, there is one book of what it left out.
 static BOOK: LazyLock<Book> = LazyLock::new(Book::default);
@@ -64,13 +64,14 @@ fn is_free(of: &Metadata<'_>) -> bool {
     level > Level::INFO || of.target() == TARGET || (of.target() == AUDIT && level == Level::INFO)
 }
 
-/// Tells of what is left out, of each kind when its minute is over, for as long as it is polled.
+/// Tells of what is left out, of each kind when its minute is over, and of what nobody reads, for as long as it is polled.
 pub(crate) async fn tell_of_what_is_left_out() {
     let mut looks = tokio::time::interval(LOOK);
     loop {
         looks.tick().await;
         let left_out = BOOK.open().over(Instant::now());
         tell(left_out);
+        super::log::tell_of_stalls();
     }
 }
 

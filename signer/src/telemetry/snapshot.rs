@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use muhurdar_pool::{Pool, Recovery, SlotState, Status, TokenStatus};
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 
+use super::log::{log_status, lost_lines};
 use crate::{
     admission::{Access, Gate},
     seals::Seals,
@@ -244,6 +245,35 @@ impl Snapshot {
         );
     }
 
+    /// What becomes of the log's lines.
+    fn log(&mut self) {
+        use MetricType::{COUNTER, GAUGE};
+        let lost = lost_lines();
+        let lost = [
+            ("audit", "full", lost.audit_full),
+            ("audit", "failed", lost.audit_failed),
+            ("other", "full", lost.other_full),
+            ("other", "failed", lost.other_failed),
+        ];
+        self.family(
+            COUNTER,
+            "muhurdar_log_lines_lost_total",
+            "Lines of the log that found no room: more came than was taken, or writing failed",
+            lost.map(|(kind, reason, count)| (vec![("kind", kind), ("reason", reason)], number(count))),
+        );
+        let logs = log_status();
+        let queued = logs
+            .iter()
+            .map(|log| (vec![("log", log.name)], number(log.queued as u64)));
+        let help = "Bytes of the log that are not taken yet; log.queue may be";
+        self.family(GAUGE, "muhurdar_log_queued_bytes", help, queued);
+        let stalled = logs
+            .iter()
+            .map(|log| (vec![("log", log.name)], log.stalled.as_secs_f64()));
+        let help = "How long nothing was taken of what the log has to say; 0 where it has nothing to say";
+        self.family(GAUGE, "muhurdar_log_stalled_seconds", help, stalled);
+    }
+
     /// How long the TLS files are good for.
     fn trust(&mut self, facts: &Facts, now: SystemTime) {
         self.family(
@@ -280,6 +310,7 @@ pub(super) fn snapshot(gate: &Gate, access: &Access, pool: &Pool, seals: &Seals,
     snapshot.tokens(&status);
     snapshot.seals(seals, Timestamp::now());
     snapshot.trust(facts, SystemTime::now());
+    snapshot.log();
     snapshot.families()
 }
 

@@ -204,6 +204,11 @@ pub(crate) fn ended(outcome: &'static str) {
     note(|facts| facts.outcome = Some(outcome));
 }
 
+/// Where the request comes from that this task is about.
+pub(super) fn peer() -> Option<Arc<str>> {
+    JOURNEY.try_with(|journey| journey.origin.peer.clone()).ok().flatten()
+}
+
 /// The id of the request that this task is about: in its log lines, and of its receipt.
 pub(crate) fn request_id() -> Uuid {
     JOURNEY

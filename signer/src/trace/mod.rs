@@ -3,12 +3,13 @@
 //! Comes in: a request's [`Journey`], which the server begins; its steps and facts, which the rooms on the way note without
 //! handing it to each other (it travels with the task). Goes out, when the journey ends in whatever way: spans by OTLP, where
 //! the configuration names a collector, and the slow-request line. It knows times, names of the configuration, sizes and
-//! outcomes; it is never shown a document, a digest or a taxpayer, so it can tell of none.
+//! outcomes, and from where a call comes, which only the audit log is told; it is never shown a document, a digest or a taxpayer, so it can tell of none.
 //!
 //! Where nothing is collected a request pays a few clock readings that the metrics need too, and no allocation.
 
 mod journey;
 mod otlp;
+mod peer;
 mod slow;
 
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use tonic::metadata::MetadataMap;
 
 pub(crate) use self::journey::{Journey, Step, admitting, ended, passed, request_id, sealed, step};
 pub use self::otlp::TraceError;
+pub(crate) use self::peer::{asking_for, coming_from, peer};
 use self::{
     otlp::{Exporter, Parent},
     slow::SlowLog,
@@ -56,6 +58,8 @@ impl Method {
 pub(crate) struct Origin {
     method: Method,
     parent: Option<Parent>,
+    /// Where its caller is; none where nobody knows.
+    peer: Option<Arc<str>>,
 }
 
 /// Records journeys.
@@ -83,7 +87,8 @@ impl Recorder {
     /// Reads who asks, where anybody collects.
     pub(crate) fn origin(&self, method: Method, metadata: &MetadataMap) -> Origin {
         let parent = self.exporter.as_ref().and_then(|_| Parent::of(metadata));
-        Origin { method, parent }
+        let peer = peer();
+        Origin { method, parent, peer }
     }
 
     /// A document of this origin begins its way.

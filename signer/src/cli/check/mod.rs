@@ -109,6 +109,7 @@ impl Check {
         if let Err(error) = check_tls(&config.server.tls) {
             report.problems.push(error.to_string());
         }
+        report.problems.extend(telemetry::audit_problem(&config.log));
         report.warnings.extend(server::warnings(config));
         report.warnings.extend(config.open_secrets());
         if config.clients.is_empty() {

@@ -24,9 +24,10 @@ use tokio::{
     task::JoinHandle,
     time::{timeout, timeout_at},
 };
+use uuid::Uuid;
 
 use self::spool::{Spliced, Spool, Spooled};
-use super::{Described, Pipeline, Receipt, Rules, right_taxpayer};
+use super::{Described, Pipeline, Receipt, Rules, receipt, right_taxpayer};
 use crate::{
     admission::{Admitted, Caller, Errand, LargeShare, Visit},
     config::{Call, Config, Priority},
@@ -163,10 +164,11 @@ impl Whole {
         self.read.digested.document_type()
     }
 
-    /// The sealed document that a seal of earlier gives, put into the place that it was made for.
+    /// The sealed document that a seal of earlier gives, with this receipt, put into the place that it was made for.
     #[must_use]
-    pub fn sealed_before(self, gives_way: std::ops::Range<u64>, seal: Vec<u8>) -> Outgoing {
+    pub fn sealed_before(self, gives_way: std::ops::Range<u64>, seal: Vec<u8>, receipt: Uuid) -> Outgoing {
         Outgoing {
+            receipt,
             spliced: Some(Spliced::new(self.read.spooled, gives_way, seal)),
             patience: self.of.rules.large_patience,
             _admitted: self.of.visit.without_a_turn(),
@@ -206,6 +208,8 @@ pub struct LargeSealed {
 pub struct Outgoing {
     /// None while a piece is being read.
     spliced: Option<Spliced>,
+    /// Its receipt's id.
+    receipt: Uuid,
     patience: Duration,
     _admitted: Admitted,
     _place: Place,
@@ -330,13 +334,14 @@ impl Pipeline {
         Ok(LargeSealed {
             seal: element,
             signing_time: described.signing_time,
-            receipt,
             document: Outgoing {
                 spliced: Some(spliced),
+                receipt: receipt.id,
                 patience: rules.large_patience,
                 _admitted: admitted,
                 _place: place,
             },
+            receipt,
         })
     }
 }
@@ -451,12 +456,14 @@ impl Outgoing {
             .map_err(|_| Refusal::Deadline("passed: nothing of the answer was read in limits.arrival_timeout"))
     }
 
-    /// SHA-256 and bytes of all pieces. The document's share of the limits stays with it until it is dropped.
+    /// SHA-256 and bytes of all pieces, which the audit log is told too. The document's share of the limits stays with it until it is dropped.
     ///
     /// # Errors
     /// INTERNAL after a failure.
     pub fn sum(&mut self) -> Result<([u8; 32], u64), Refusal> {
-        self.spliced.take().map(Spliced::end).ok_or(Refusal::Internal)
+        let (sha256, bytes) = self.spliced.take().map(Spliced::end).ok_or(Refusal::Internal)?;
+        receipt::handed_out(self.receipt, &sha256, bytes);
+        Ok((sha256, bytes))
     }
 }
 

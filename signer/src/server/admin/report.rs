@@ -12,7 +12,7 @@ use crate::{
     config::Priority,
     pipeline::Pipeline,
     seals::{Seal, Seals},
-    telemetry::{Figures, Latency, recent},
+    telemetry::{Figures, Latency, log_status, recent},
 };
 
 /// What "now" means for a rate.
@@ -46,6 +46,7 @@ pub(super) struct Report {
     tokens: Vec<TokenReport>,
     seals: SealsReport,
     refusals: Vec<RefusalReport>,
+    logs: Vec<LogReport>,
     warnings: Vec<WarningReport>,
     curves: Curves,
 }
@@ -122,6 +123,21 @@ struct RefusalReport {
     lately: u64,
 }
 
+/// A way out of log lines.
+#[derive(Debug, Serialize)]
+struct LogReport {
+    name: &'static str,
+    to: String,
+    /// Bytes that are not taken yet, and how many may be.
+    queued: usize,
+    most: usize,
+    /// How long nothing was taken of them.
+    stalled_s: u64,
+    error: Option<String>,
+    lost_audit: u64,
+    lost_other: u64,
+}
+
 #[derive(Debug, Serialize)]
 struct WarningReport {
     level: &'static str,
@@ -171,6 +187,7 @@ impl Report {
             tokens: pool.tokens.iter().map(TokenReport::of).collect(),
             seals: SealsReport::of(&pipeline.seals.load(), Timestamp::now()),
             refusals: refusals(&now.figures, &before.figures),
+            logs: log_status().into_iter().map(LogReport::of).collect(),
             warnings: recent().into_iter().take(WARNINGS).map(WarningReport::of).collect(),
             curves: history.curves(),
         }
@@ -323,6 +340,21 @@ fn shown(taxpayer: &str) -> String {
     match (is_person(taxpayer), taxpayer.get(..3), taxpayer.get(9..)) {
         (true, Some(first), Some(last)) => format!("{first}••••••{last}"),
         _ => taxpayer.to_owned(),
+    }
+}
+
+impl LogReport {
+    fn of(log: crate::telemetry::LogStatus) -> Self {
+        Self {
+            name: log.name,
+            to: log.to,
+            queued: log.queued,
+            most: log.most,
+            stalled_s: log.stalled.as_secs(),
+            error: log.error,
+            lost_audit: log.lost.audit_full + log.lost.audit_failed,
+            lost_other: log.lost.other_full + log.lost.other_failed,
+        }
     }
 }
 
