@@ -250,12 +250,19 @@ def token() -> None:
 
 
 def drain() -> None:
-    """A signature takes two seconds now: time enough to be told."""
+    """A signature takes four seconds now: time enough to be told."""
     stub = branch()
+    stub.GetServerInfo(pb.GetServerInfoRequest())
     admitted = stub.Seal.future(request())
-    time.sleep(0.5)
+    time.sleep(1)
     os.kill(int(os.environ["MUHURDAR_PID"]), signal.SIGTERM)
-    time.sleep(0.3)
+    # Refused for what it is, until the signal has come.
+    told = "XML_MALFORMED"
+    while told == "XML_MALFORMED":
+        try:
+            stub.Seal(request(b"<Invoice"))
+        except grpc.RpcError as error:
+            told = Refusal.of_call(error).reason
     refused(lambda: stub.Seal(request()), Code.UNAVAILABLE, "DRAINING")
     held("DRAINING")
     is_sealed(admitted.result())
