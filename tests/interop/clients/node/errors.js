@@ -97,7 +97,9 @@ async function documents(client, limits) {
   const place = invoice()
     .toString()
     .replace("</cac:Signature>", `${uri}</cac:DigitalSignatureAttachment></cac:Signature>`);
-  await refused(seal(place), INVALID_ARGUMENT, "SEAL_PLACE", ...PLACE);
+  await refused(seal(place), INVALID_ARGUMENT, "SEAL_PLACE");
+  const second = invoice().toString().replace("<ext:UBLExtensions>", "<cbc:Note/><ext:UBLExtensions>");
+  await refused(seal(second), INVALID_ARGUMENT, "SEAL_PLACE", ...PLACE);
   held("SEAL_PLACE");
   const { sealed_document } = await seal(invoice());
   await refused(seal(sealed_document), FAILED_PRECONDITION, "ALREADY_SEALED", ...PLACE);

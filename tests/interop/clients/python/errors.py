@@ -113,7 +113,9 @@ def documents(stub: seal_pb2_grpc.SealServiceStub) -> None:
     nowhere = invoice().replace(
         b"</cac:Signature>", (uri + "</cac:DigitalSignatureAttachment></cac:Signature>").encode()
     )
-    refused(seal(nowhere), Code.INVALID_ARGUMENT, "SEAL_PLACE", *PLACE)
+    refused(seal(nowhere), Code.INVALID_ARGUMENT, "SEAL_PLACE")
+    second = invoice().replace(b"<ext:UBLExtensions>", b"<cbc:Note/><ext:UBLExtensions>")
+    refused(seal(second), Code.INVALID_ARGUMENT, "SEAL_PLACE", *PLACE)
     held("SEAL_PLACE")
     refused(seal(stub.Seal(request()).sealed_document), Code.FAILED_PRECONDITION, "ALREADY_SEALED", *PLACE)
     held("ALREADY_SEALED")
