@@ -82,7 +82,7 @@ fn is_answered_and_refused(client: impl Fn() -> Command, calls: usize) {
     drop(appliance);
 
     let appliance = self::appliance();
-    appliance.token("latency 2000000");
+    appliance.token("latency 4000000");
     assert_eq!(held(client(), &appliance, "drain"), 2);
     assert_eq!(appliance.exit_code_within(Duration::from_secs(40)), Some(0));
 }

@@ -132,7 +132,10 @@ impl Queue {
                 self.meters.turned_away(ask.priority, cause);
                 Err(match cause {
                     Cause::Expired => expired(),
-                    _ => overloaded(self.lock().retry_after()),
+                    _ => {
+                        let schedule = self.lock();
+                        overloaded(schedule.fullest(), schedule.retry_after())
+                    }
                 })
             }
             // The sender lies in the schedule until it is used.
@@ -163,9 +166,9 @@ impl Queue {
                 self.dispatch();
                 Ok(place)
             }
-            Err(Turned::Full { retry_after }) => {
+            Err(Turned::Full { limit, retry_after }) => {
                 self.meters.turned_away(ask.priority, Cause::QueueFull);
-                Err(overloaded(retry_after))
+                Err(overloaded(limit, retry_after))
             }
             Err(Turned::TooLate) => {
                 self.meters.turned_away(ask.priority, Cause::TooLate);
@@ -222,15 +225,8 @@ fn expired() -> Refusal {
     Refusal::Deadline("passed while the document waited for its turn")
 }
 
-fn overloaded(retry_after: Duration) -> Refusal {
-    Refusal::Overloaded {
-        limit: Limit {
-            name: "queue",
-            value: None,
-            unit: "documents, or their bytes, that may wait",
-        },
-        retry_after,
-    }
+fn overloaded(limit: Limit, retry_after: Duration) -> Refusal {
+    Refusal::Overloaded { limit, retry_after }
 }
 
 impl Ticket {

@@ -116,6 +116,16 @@ pub(super) fn item_status(refusal: &Refusal) -> pb::Status {
     })
 }
 
+/// The name that a limit of the engine has in `ServerLimits`, where it is one of those; else its own.
+fn limit_name(what: &'static str) -> &'static str {
+    match what {
+        "bytes of input" => "document_bytes",
+        "elements inside each other" => "depth",
+        "attributes of an element" => "attributes",
+        own => own,
+    }
+}
+
 /// What a program reads of a refusal: `Reason` in reason.proto names the keys, and what each looks like.
 fn metadata(refusal: &Refusal) -> HashMap<String, String> {
     let mut metadata = HashMap::new();
@@ -129,7 +139,7 @@ fn metadata(refusal: &Refusal) -> HashMap<String, String> {
             }
             match document.reason() {
                 xades::Reason::Limit { what, limit } => {
-                    put("limit", what);
+                    put("limit", &limit_name(what));
                     put("value", limit);
                 }
                 xades::Reason::DocumentUnexpected { found, expected } => {
@@ -163,7 +173,10 @@ fn metadata(refusal: &Refusal) -> HashMap<String, String> {
             put("requested", &hex(requested));
             put("named", &hex(named));
         }
-        Refusal::SealUnknown(wanted) => put("requested", wanted),
+        Refusal::SealUnknown(wanted) => {
+            let text = wanted.as_str();
+            put("requested", &text.strip_prefix("id ").unwrap_or(text));
+        }
         Refusal::Request { field, .. } => put("field", field),
         Refusal::Quota { limit, .. } | Refusal::Overloaded { limit, .. } => {
             put("limit", &limit.name);
@@ -244,7 +257,7 @@ mod tests {
                 problem: text.to_owned(),
             },
             Refusal::DocumentTooLarge {
-                name: "large_document",
+                name: "large_document_bytes",
                 limit: 1,
                 size: None,
             },

@@ -19,7 +19,7 @@ use std::{
 
 pub(super) use self::line::Id;
 use self::{estimate::Estimate, line::Line};
-use crate::config::Priority;
+use crate::{config::Priority, refusal::Limit};
 
 /// What a signature counts beside the bytes of its document, in bytes: the service spends about as long on so many bytes as a
 /// token on an RSA-2048 signature.
@@ -62,6 +62,8 @@ pub(super) struct Ask {
 pub(super) enum Turned {
     /// The queue is full, and nobody in it has less of a right to wait.
     Full {
+        /// Which of its two limits stands in the way.
+        limit: Limit,
         /// When what waits now will be gone.
         retry_after: Duration,
     },
@@ -142,8 +144,13 @@ impl<T> Schedule<T> {
             match self.victim(ask) {
                 Some(victim) => pushed_out.push(victim),
                 None => {
+                    let limit = if self.all_waiting() >= self.rules.most {
+                        self.most()
+                    } else {
+                        self.most_bytes()
+                    };
                     let retry_after = self.retry_after();
-                    return Err(Turned::Full { retry_after });
+                    return Err(Turned::Full { limit, retry_after });
                 }
             }
         }
@@ -209,9 +216,31 @@ impl<T> Schedule<T> {
         self.lines.iter().map(Line::len).sum()
     }
 
+    fn all_bytes(&self) -> u64 {
+        self.lines.iter().map(Line::bytes).sum()
+    }
+
     fn is_full_for(&self, ask: &Ask) -> bool {
-        let bytes: u64 = self.lines.iter().map(Line::bytes).sum();
-        self.all_waiting() >= self.rules.most || bytes.saturating_add(ask.bytes) > self.rules.most_bytes
+        self.all_waiting() >= self.rules.most || self.all_bytes().saturating_add(ask.bytes) > self.rules.most_bytes
+    }
+
+    fn most(&self) -> Limit {
+        Limit::new("queue", self.rules.most as u64, "documents that may wait")
+    }
+
+    fn most_bytes(&self) -> Limit {
+        Limit::new("queue_bytes", self.rules.most_bytes, "bytes of documents that may wait")
+    }
+
+    /// The one of the queue's two limits that it is nearer to: what somebody is told who had to make room.
+    pub(super) fn fullest(&self) -> Limit {
+        let documents = self.all_waiting() as u128 * u128::from(self.rules.most_bytes);
+        let bytes = u128::from(self.all_bytes()) * self.rules.most as u128;
+        if documents >= bytes {
+            self.most()
+        } else {
+            self.most_bytes()
+        }
     }
 
     /// The priority whose turn it is.

@@ -234,7 +234,7 @@ fn a_full_queue_makes_room_for_those_who_ask_for_less() {
         let outcome = schedule.wait(now, &ask(client, priority, 0, deadline), (client, 0), &mut pushed_out);
         (outcome.map(drop), pushed_out)
     };
-    let full = |outcome: Result<(), Turned>| matches!(outcome, Err(Turned::Full { .. }));
+    let full = |outcome: Result<(), Turned>| matches!(outcome, Err(Turned::Full { limit, .. }) if (limit.name, limit.value) == ("queue", Some(10)));
     assert!(
         full(put("flood", Priority::Normal).0),
         "a flood does not push out itself"
@@ -271,7 +271,8 @@ fn bytes_that_wait_are_bounded_too() {
     wait(&mut schedule, now, &ask("a", Priority::Normal, 900, deadline), 1).unwrap();
     let mut pushed_out = Vec::new();
     let second = schedule.wait(now, &ask("a", Priority::Normal, 101, deadline), 2, &mut pushed_out);
-    assert!(matches!(second, Err(Turned::Full { .. })) && pushed_out.is_empty());
+    let told = |limit: Limit| (limit.name, limit.value) == ("queue_bytes", Some(1000));
+    assert!(matches!(second, Err(Turned::Full { limit, .. }) if told(limit)) && pushed_out.is_empty());
     let urgent = schedule.wait(
         now,
         &ask("b", Priority::Interactive, 1000, deadline),
@@ -279,6 +280,7 @@ fn bytes_that_wait_are_bounded_too() {
         &mut pushed_out,
     );
     assert!(urgent.is_ok() && pushed_out == [1]);
+    assert!(told(schedule.fullest()), "what the one that was pushed out is told");
 }
 
 #[test]

@@ -228,7 +228,7 @@ impl Pipeline {
         let limit = rules.large.bytes;
         if request.size.is_some_and(|size| size > limit) {
             return Err(Refusal::DocumentTooLarge {
-                name: "large_document",
+                name: "large_document_bytes",
                 limit,
                 size: request.size,
             });

@@ -97,7 +97,9 @@ async function documents(client, limits) {
   const place = invoice()
     .toString()
     .replace("</cac:Signature>", `${uri}</cac:DigitalSignatureAttachment></cac:Signature>`);
-  await refused(seal(place), INVALID_ARGUMENT, "SEAL_PLACE", ...PLACE);
+  await refused(seal(place), INVALID_ARGUMENT, "SEAL_PLACE");
+  const second = invoice().toString().replace("<ext:UBLExtensions>", "<cbc:Note/><ext:UBLExtensions>");
+  await refused(seal(second), INVALID_ARGUMENT, "SEAL_PLACE", ...PLACE);
   held("SEAL_PLACE");
   const { sealed_document } = await seal(invoice());
   await refused(seal(sealed_document), FAILED_PRECONDITION, "ALREADY_SEALED", ...PLACE);
@@ -231,13 +233,19 @@ async function token() {
   held("TOKEN_UNAVAILABLE");
 }
 
-/** A signature takes two seconds now: time enough to be told. */
+/** A signature takes four seconds now: time enough to be told. */
 async function drain() {
   const client = branch();
+  await call(client, "GetServerInfo", {});
   const admitted = call(client, "Seal", request());
-  await sleep(500);
+  await sleep(1000);
   process.kill(Number(process.env.MUHURDAR_PID), "SIGTERM");
-  await sleep(300);
+  // Refused for what it is, until the signal has come.
+  let told = "XML_MALFORMED";
+  while (told === "XML_MALFORMED") {
+    const error = await call(client, "Seal", request(Buffer.from("<Invoice"))).catch((error) => error);
+    told = new Refusal(statusOf(error)).reason;
+  }
   await refused(call(client, "Seal", request()), UNAVAILABLE, "DRAINING");
   held("DRAINING");
   isSealed(await admitted);

@@ -113,7 +113,9 @@ def documents(stub: seal_pb2_grpc.SealServiceStub) -> None:
     nowhere = invoice().replace(
         b"</cac:Signature>", (uri + "</cac:DigitalSignatureAttachment></cac:Signature>").encode()
     )
-    refused(seal(nowhere), Code.INVALID_ARGUMENT, "SEAL_PLACE", *PLACE)
+    refused(seal(nowhere), Code.INVALID_ARGUMENT, "SEAL_PLACE")
+    second = invoice().replace(b"<ext:UBLExtensions>", b"<cbc:Note/><ext:UBLExtensions>")
+    refused(seal(second), Code.INVALID_ARGUMENT, "SEAL_PLACE", *PLACE)
     held("SEAL_PLACE")
     refused(seal(stub.Seal(request()).sealed_document), Code.FAILED_PRECONDITION, "ALREADY_SEALED", *PLACE)
     held("ALREADY_SEALED")
@@ -250,12 +252,19 @@ def token() -> None:
 
 
 def drain() -> None:
-    """A signature takes two seconds now: time enough to be told."""
+    """A signature takes four seconds now: time enough to be told."""
     stub = branch()
+    stub.GetServerInfo(pb.GetServerInfoRequest())
     admitted = stub.Seal.future(request())
-    time.sleep(0.5)
+    time.sleep(1)
     os.kill(int(os.environ["MUHURDAR_PID"]), signal.SIGTERM)
-    time.sleep(0.3)
+    # Refused for what it is, until the signal has come.
+    told = "XML_MALFORMED"
+    while told == "XML_MALFORMED":
+        try:
+            stub.Seal(request(b"<Invoice"))
+        except grpc.RpcError as error:
+            told = Refusal.of_call(error).reason
     refused(lambda: stub.Seal(request()), Code.UNAVAILABLE, "DRAINING")
     held("DRAINING")
     is_sealed(admitted.result())
