@@ -1,0 +1,250 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+	"unicode/utf8"
+
+	sealv1 "github.com/muhurdar/muhurdar/proto/muhurdar/seal/v1"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
+)
+
+// refused is the refusal of a call, which must be this one, and as the contract says: ErrorInfo first, Turkish last, and where it may be
+// sent again, when.
+func refused(err error, trailer metadata.MD, code codes.Code, reason string) *Refusal {
+	check(err != nil, "%s: was not refused", reason)
+	told := status.Convert(err)
+	refusal := refusalOf(told)
+	check(refusal.Code == code && refusal.Reason == reason, "%v for %v %s", refusal, code, reason)
+	_, known := sealv1.Reason_value["REASON_"+reason]
+	check(known, "the proto has no REASON_%s", reason)
+	details := told.Details()
+	info, first := details[0].(*errdetails.ErrorInfo)
+	check(first && info.Domain == "muhurdar", "%s: the first detail is %v", reason, details[0])
+	turkish, last := details[len(details)-1].(*errdetails.LocalizedMessage)
+	check(last && turkish.Locale == "tr" && turkish.Message != "", "%s: the last detail is %v", reason, details[len(details)-1])
+	pushback := trailer.Get("grpc-retry-pushback-ms")
+	if code == codes.Unavailable || code == codes.ResourceExhausted {
+		check(refusal.RetryAfter > 0, "%s: no RetryInfo", reason)
+		// Whole milliseconds there, and no sooner.
+		ms := refusal.RetryAfter.Milliseconds()
+		check(len(pushback) == 1, "%s: grpc-retry-pushback-ms is %q", reason, pushback)
+		said, err := strconv.ParseInt(pushback[0], 10, 64)
+		check(err == nil && (said == ms || said == ms+1), "%s: grpc-retry-pushback-ms is %q, RetryInfo %v", reason, pushback, refusal.RetryAfter)
+	} else {
+		check(len(pushback) == 0 && refusal.RetryAfter == 0, "%s: may not be sent again, and says when", reason)
+	}
+	return refusal
+}
+
+// sealing asks for a seal that is refused.
+func sealing(ctx context.Context, client sealv1.SealServiceClient, request *sealv1.SealRequest, code codes.Code, reason string) *Refusal {
+	var trailer metadata.MD
+	_, err := client.Seal(ctx, request, grpc.Trailer(&trailer))
+	return refused(err, trailer, code, reason)
+}
+
+// has compares metadata; those of a place are compared by at.
+func (r *Refusal) has(expected map[string]string) {
+	for key, value := range expected {
+		check(r.Metadata[key] == value, "%s: %s is %q, not %q", r.Reason, key, r.Metadata[key], value)
+	}
+}
+
+// at compares the place with one in the document, whose line and column are counted here.
+func (r *Refusal) at(document []byte, least int) {
+	offset, err := strconv.Atoi(r.Metadata["offset"])
+	check(err == nil && least <= offset && offset <= len(document), "%s: offset %q, not from %d", r.Reason, r.Metadata["offset"], least)
+	before := document[:offset]
+	r.has(map[string]string{
+		"line":   strconv.Itoa(1 + bytes.Count(before, []byte("\n"))),
+		"column": strconv.Itoa(1 + utf8.RuneCount(before[bytes.LastIndexByte(before, '\n')+1:])),
+	})
+	check(slices.Equal(r.Fields, []string{"document"}), "%s: the field is %q", r.Reason, r.Fields)
+}
+
+// about compares the field that makes no sense.
+func (r *Refusal) about(field string) {
+	check(slices.Equal(r.Fields, []string{field}), "%s: the field is %q, not %s", r.Reason, r.Fields, field)
+}
+
+func tooLarge(r *Refusal, limit uint64) {
+	check(r.Code == codes.InvalidArgument && r.Reason == "MESSAGE_TOO_LARGE", "%v for MESSAGE_TOO_LARGE", r)
+	r.has(map[string]string{"limit": "message_bytes", "value": strconv.FormatUint(limit, 10)})
+	size, err := strconv.ParseUint(r.Metadata["size"], 10, 64)
+	check(err == nil && size > limit, "size %q beyond %d", r.Metadata["size"], limit)
+}
+
+func certificateChanged(r *Refusal, requested, named []byte) {
+	check(r.Code == codes.FailedPrecondition && r.Reason == "CERTIFICATE_CHANGED", "%v for CERTIFICATE_CHANGED", r)
+	r.has(map[string]string{"requested": hex.EncodeToString(requested), "named": hex.EncodeToString(named)})
+}
+
+// refusals provokes each reason that a caller can.
+func refusals(ctx context.Context) {
+	client := branch("branch-1")
+	documents(ctx, client)
+	requests(ctx, client)
+	rights(ctx, client)
+	quota(ctx)
+	overload(ctx, client)
+}
+
+// documents that cannot be sealed.
+func documents(ctx context.Context, client sealv1.SealServiceClient) {
+	sealed := value(client.Seal(ctx, request(plain()))).GetSealedDocument()
+	place := "<cac:DigitalSignatureAttachment><cac:ExternalReference><cbc:URI>#1 x</cbc:URI></cac:ExternalReference></cac:DigitalSignatureAttachment></cac:Signature>"
+	for _, wrong := range []struct {
+		document []byte
+		code     codes.Code
+		reason   string
+		from     string // where the place is, at the soonest
+	}{
+		{invoice(rsa, "1", "<cbc:Note>ş</cbc:Note><a></b>"), codes.InvalidArgument, "XML_MALFORMED", "<a>"},
+		{[]byte("<!-- ş --><!DOCTYPE a><a/>"), codes.InvalidArgument, "XML_DTD_FORBIDDEN", "<!DOCTYPE"},
+		{[]byte("<!-- ş --><a/>"), codes.InvalidArgument, "DOCUMENT_TYPE", "<a"},
+		{bytes.Replace(plain(), []byte("</cac:Signature>"), []byte(place), 1), codes.InvalidArgument, "SEAL_PLACE", ""},
+		{sealed, codes.FailedPrecondition, "ALREADY_SEALED", "<ds:Signature"},
+	} {
+		refusal := sealing(ctx, client, request(wrong.document), wrong.code, wrong.reason)
+		refusal.at(wrong.document, bytes.Index(wrong.document, []byte(wrong.from)))
+		held(wrong.reason)
+	}
+	limits := value(client.GetServerInfo(ctx, &sealv1.GetServerInfoRequest{})).GetLimits()
+	deep := invoice(rsa, "1", strings.Repeat("<a>", int(limits.Depth))+strings.Repeat("</a>", int(limits.Depth)))
+	refusal := sealing(ctx, client, request(deep), codes.InvalidArgument, "XML_LIMIT")
+	refusal.at(deep, bytes.Index(deep, []byte("<a>")))
+	refusal.has(map[string]string{"limit": "depth", "value": strconv.Itoa(int(limits.Depth))})
+	held("XML_LIMIT")
+
+	typed := request(plain())
+	typed.Options = &sealv1.SealOptions{DocumentType: sealv1.DocumentType_DOCUMENT_TYPE_CREDIT_NOTE}
+	refusal = sealing(ctx, client, typed, codes.InvalidArgument, "DOCUMENT_TYPE")
+	check(refusal.Metadata["requested"] != "" && refusal.Metadata["named"] != "" && refusal.Metadata["requested"] != refusal.Metadata["named"], "DOCUMENT_TYPE: %v", refusal.Metadata)
+	held("DOCUMENT_TYPE, requested and named")
+
+	refusal = sealing(ctx, client, request(invoice(ec, "1", "")), codes.FailedPrecondition, "TAXPAYER_MISMATCH")
+	refusal.has(map[string]string{"requested": rsa, "named": ec})
+	held("TAXPAYER_MISMATCH")
+}
+
+// requests that make no sense, or ask for what is not there.
+func requests(ctx context.Context, client sealv1.SealServiceClient) {
+	unknown := request(invoice("1234567890", "1", ""))
+	unknown.Taxpayer = "1234567890"
+	sealing(ctx, client, unknown, codes.NotFound, "SEAL_UNKNOWN").has(map[string]string{"requested": "1234567890"})
+	held("SEAL_UNKNOWN")
+
+	long := request(plain())
+	long.IdempotencyKey = strings.Repeat("k", 129)
+	refusal := sealing(ctx, client, long, codes.InvalidArgument, "REQUEST")
+	refusal.about("idempotency_key")
+	refusal.has(map[string]string{"field": "idempotency_key"})
+	held("REQUEST")
+
+	var trailer metadata.MD
+	err := connection("branch-1").Invoke(ctx, "/muhurdar.seal.v1.SealService/Stamp", long, &sealv1.SealResponse{}, grpc.Trailer(&trailer))
+	refused(err, trailer, codes.Unimplemented, "REQUEST")
+	held("REQUEST, a method that does not exist")
+
+	own := value(client.GetSeal(ctx, &sealv1.GetSealRequest{Seal: &sealv1.GetSealRequest_Taxpayer{Taxpayer: rsa}})).GetSeal()
+	other := request(plain())
+	other.Options = &sealv1.SealOptions{CertificateSha256: bytes.Repeat([]byte{1}, 32)}
+	certificateChanged(sealing(ctx, client, other, codes.FailedPrecondition, "CERTIFICATE_CHANGED"), other.Options.CertificateSha256, own.GetId())
+	held("CERTIFICATE_CHANGED")
+
+	limit := value(client.GetServerInfo(ctx, &sealv1.GetServerInfoRequest{})).GetLimits().GetMessageBytes()
+	tooLarge(sealing(ctx, client, request(bytes.Repeat([]byte(" "), int(limit))), codes.InvalidArgument, "MESSAGE_TOO_LARGE"), limit)
+	held("MESSAGE_TOO_LARGE")
+	items := []*sealv1.SealRequest{request(plain()), request(bytes.Repeat([]byte(" "), int(limit)/2)), request(bytes.Repeat([]byte(" "), int(limit)/2))}
+	_, err = client.SealBatch(ctx, &sealv1.SealBatchRequest{Items: items}, grpc.Trailer(&trailer))
+	refusal = refused(err, trailer, codes.InvalidArgument, "MESSAGE_TOO_LARGE")
+	tooLarge(refusal, limit)
+	refusal.has(map[string]string{"item": "2"})
+	held("MESSAGE_TOO_LARGE, of a batch")
+
+	used := request(plain())
+	used.IdempotencyKey = "go-used-" + time.Now().Format(time.RFC3339Nano)
+	value(client.Seal(ctx, used))
+	used.Document = invoice(rsa, "2", "")
+	sealing(ctx, client, used, codes.InvalidArgument, "IDEMPOTENCY_KEY_REUSED").about("idempotency_key")
+	held("IDEMPOTENCY_KEY_REUSED")
+
+	hasty := request(plain())
+	hasty.Timeout = durationpb.New(time.Millisecond)
+	sealing(ctx, client, hasty, codes.DeadlineExceeded, "DEADLINE")
+	held("DEADLINE")
+}
+
+// rights that the caller has not.
+func rights(ctx context.Context, client sealv1.SealServiceClient) {
+	sealing(ctx, branch("auditor"), request(plain()), codes.PermissionDenied, "ACCESS")
+	held("ACCESS")
+	sealing(ctx, branch(""), request(plain()), codes.Unauthenticated, "CLIENT_CERTIFICATE")
+	held("CLIENT_CERTIFICATE")
+}
+
+// quota of the client "few": one document a second, two at once.
+func quota(ctx context.Context) {
+	few := branch("few")
+	for n := 1; ; n++ {
+		var trailer metadata.MD
+		_, err := few.Seal(ctx, request(plain()), grpc.Trailer(&trailer))
+		if err == nil {
+			check(n < 20, "%d documents of a client that may one a second", n)
+			continue
+		}
+		refusal := refused(err, trailer, codes.ResourceExhausted, "QUOTA")
+		check(slices.Equal(refusal.Quota, []string{"documents_per_second"}), "QuotaFailure: %q", refusal.Quota)
+		refusal.has(map[string]string{"limit": "documents_per_second", "value": "1"})
+		held("QUOTA")
+		// Obeyed, it is sealed in the end.
+		_, err = seal(ctx, few, request(plain()))
+		must(err)
+		held("QUOTA, waited for")
+		return
+	}
+}
+
+// overload: the queue holds 8, and 60 ask at once.
+func overload(ctx context.Context, client sealv1.SealServiceClient) {
+	var all sync.WaitGroup
+	refusals := make(chan *Refusal, 60)
+	for range 60 {
+		all.Go(func() {
+			asked := request(plain())
+			asked.Options = &sealv1.SealOptions{Priority: sealv1.Priority_PRIORITY_BULK}
+			var trailer metadata.MD
+			if _, err := client.Seal(ctx, asked, grpc.Trailer(&trailer)); err != nil {
+				refusals <- refused(err, trailer, codes.ResourceExhausted, "OVERLOADED")
+			}
+		})
+	}
+	all.Wait()
+	check(10 < len(refusals) && len(refusals) < 60, "%d of 60 are refused", len(refusals))
+	refusal := <-refusals
+	_, err := strconv.Atoi(refusal.Metadata["value"])
+	check(refusal.Metadata["limit"] != "" && err == nil, "OVERLOADED: %v", slices.Sorted(maps.Keys(refusal.Metadata)))
+	held("OVERLOADED")
+}
+
+// token: the test has broken the HSM.
+func token(ctx context.Context) {
+	client := branch("branch-1")
+	for range 3 {
+		sealing(ctx, client, request(plain()), codes.Unavailable, "TOKEN_UNAVAILABLE")
+	}
+	held("TOKEN_UNAVAILABLE")
+}

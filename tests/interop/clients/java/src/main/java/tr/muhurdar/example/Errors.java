@@ -1,0 +1,291 @@
+package tr.muhurdar.example;
+
+import static tr.muhurdar.example.Check.check;
+import static tr.muhurdar.example.Check.held;
+import static tr.muhurdar.example.Check.request;
+import static tr.muhurdar.example.Main.EC;
+import static tr.muhurdar.example.Main.RSA;
+import static tr.muhurdar.example.Main.invoice;
+import static tr.muhurdar.example.Main.plain;
+
+import com.google.protobuf.ByteString;
+import com.google.protobuf.Duration;
+import com.google.protobuf.InvalidProtocolBufferException;
+import com.google.rpc.ErrorInfo;
+import com.google.rpc.LocalizedMessage;
+import io.grpc.CallOptions;
+import io.grpc.Metadata;
+import io.grpc.Status;
+import io.grpc.Status.Code;
+import io.grpc.StatusRuntimeException;
+import io.grpc.protobuf.StatusProto;
+import io.grpc.stub.ClientCalls;
+import java.nio.charset.StandardCharsets;
+import java.util.Arrays;
+import java.util.HexFormat;
+import java.util.List;
+import java.util.UUID;
+import java.util.concurrent.Callable;
+import java.util.concurrent.ConcurrentLinkedQueue;
+import java.util.concurrent.Executors;
+import tr.muhurdar.seal.v1.DocumentType;
+import tr.muhurdar.seal.v1.GetSealRequest;
+import tr.muhurdar.seal.v1.GetServerInfoRequest;
+import tr.muhurdar.seal.v1.Priority;
+import tr.muhurdar.seal.v1.Reason;
+import tr.muhurdar.seal.v1.SealBatchRequest;
+import tr.muhurdar.seal.v1.SealOptions;
+import tr.muhurdar.seal.v1.SealRequest;
+import tr.muhurdar.seal.v1.SealServiceGrpc;
+
+/** Each reason that a caller can provoke. */
+final class Errors {
+    /** The id of a certificate that there is not. */
+    static final ByteString ANOTHER = ByteString.copyFrom("an id has thirty-two bytes, also.", StandardCharsets.US_ASCII).substring(0, 32);
+
+    private static final Metadata.Key<String> PUSHBACK = Metadata.Key.of("grpc-retry-pushback-ms", Metadata.ASCII_STRING_MARSHALLER);
+
+    private final Muhurdar branch;
+
+    private Errors(Muhurdar branch) {
+        this.branch = branch;
+    }
+
+    static void all() throws Exception {
+        try (var branch = Main.branch("branch-1")) {
+            var errors = new Errors(branch);
+            errors.documents();
+            errors.requests();
+            errors.rights();
+            errors.quota();
+            errors.overload();
+        }
+    }
+
+    /** The test has broken the HSM. */
+    static void token() throws Exception {
+        try (var branch = Main.branch("branch-1")) {
+            for (int n = 0; n < 3; n++) {
+                sealing(branch, request(plain()), Code.UNAVAILABLE, "TOKEN_UNAVAILABLE");
+            }
+        }
+        held("TOKEN_UNAVAILABLE");
+    }
+
+    /**
+     * The refusal of a call, which must be this one, and as the contract says: ErrorInfo first, Turkish last, and where it may be sent
+     * again, when.
+     */
+    private static Refusal refused(Callable<?> call, Code code, String reason) throws Exception {
+        try {
+            check(false, "%s: was not refused: %s", reason, call.call());
+            throw new AssertionError();
+        } catch (StatusRuntimeException e) {
+            return refusal(e, code, reason);
+        }
+    }
+
+    private static Refusal refusal(StatusRuntimeException thrown, Code code, String reason) throws InvalidProtocolBufferException {
+        var refusal = Refusal.of(thrown);
+        check(refusal.code == code && refusal.reason.equals(reason), "%s for %s %s", refusal, code, reason);
+        check(Arrays.stream(Reason.values()).anyMatch(known -> known.name().equals("REASON_" + reason)), "the proto has no REASON_%s", reason);
+        var details = StatusProto.fromThrowable(thrown).getDetailsList();
+        check(details.get(0).is(ErrorInfo.class), "%s: the first detail is %s", reason, details.get(0));
+        var last = details.get(details.size() - 1);
+        check(last.is(LocalizedMessage.class) && !refusal.turkish.isEmpty(), "%s: the last detail is %s", reason, last);
+        String pushback = Status.trailersFromThrowable(thrown).get(PUSHBACK);
+        long ms = refusal.retryAfter.toMillis();
+        if (code == Code.UNAVAILABLE || code == Code.RESOURCE_EXHAUSTED) {
+            check(!refusal.retryAfter.isZero(), "%s: no RetryInfo", reason);
+            // Whole milliseconds there, and no sooner.
+            check(List.of("" + ms, "" + (ms + 1)).contains(pushback), "%s: grpc-retry-pushback-ms is %s, RetryInfo %d ms", reason, pushback, ms);
+        } else {
+            check(pushback == null && refusal.retryAfter.isZero(), "%s: may not be sent again, and says when", reason);
+        }
+        return refusal;
+    }
+
+    private static Refusal sealing(Muhurdar branch, SealRequest.Builder request, Code code, String reason) throws Exception {
+        return refused(() -> branch.calls().seal(request.build()), code, reason);
+    }
+
+    private static void has(Refusal refusal, String key, String value) {
+        String said = refusal.metadata.get(key);
+        check(value.equals(said), "%s: %s is %s, not %s", refusal.reason, key, said, value);
+    }
+
+    private static void about(Refusal refusal, String field) {
+        check(refusal.fields.equals(List.of(field)), "%s: the field is %s, not %s", refusal.reason, refusal.fields, field);
+    }
+
+    /** Compares the place with one in the document, whose line and column are counted here. */
+    private static void at(Refusal refusal, byte[] document, String from) {
+        String text = new String(document, StandardCharsets.UTF_8);
+        int least = text.substring(0, text.indexOf(from)).getBytes(StandardCharsets.UTF_8).length;
+        int offset = Integer.parseInt(refusal.metadata.getOrDefault("offset", "-1"));
+        check(least <= offset && offset <= document.length, "%s: offset %d, not from %d", refusal.reason, offset, least);
+        String before = new String(document, 0, offset, StandardCharsets.UTF_8);
+        String line = before.substring(before.lastIndexOf('\n') + 1);
+        has(refusal, "line", "" + (1 + before.chars().filter(c -> c == '\n').count()));
+        has(refusal, "column", "" + (1 + line.codePointCount(0, line.length())));
+        about(refusal, "document");
+    }
+
+    static void tooLarge(Refusal refusal, long limit) {
+        check(refusal.code == Code.INVALID_ARGUMENT && refusal.reason.equals("MESSAGE_TOO_LARGE"), "%s for MESSAGE_TOO_LARGE", refusal);
+        has(refusal, "limit", "message_bytes");
+        has(refusal, "value", "" + limit);
+        check(Long.parseLong(refusal.metadata.getOrDefault("size", "0")) > limit, "a size beyond %d: %s", limit, refusal.metadata);
+    }
+
+    static void certificateChanged(Refusal refusal, ByteString named) {
+        check(refusal.code == Code.FAILED_PRECONDITION && refusal.reason.equals("CERTIFICATE_CHANGED"), "%s for CERTIFICATE_CHANGED", refusal);
+        has(refusal, "requested", HexFormat.of().formatHex(ANOTHER.toByteArray()));
+        has(refusal, "named", HexFormat.of().formatHex(named.toByteArray()));
+    }
+
+    /** A document of so many blanks. */
+    static byte[] blank(long size) {
+        byte[] document = new byte[Math.toIntExact(size)];
+        Arrays.fill(document, (byte) ' ');
+        return document;
+    }
+
+    private static byte[] bytes(String text) {
+        return text.getBytes(StandardCharsets.UTF_8);
+    }
+
+    private record Wrong(byte[] document, Code code, String reason, String from) {}
+
+    /** Documents that cannot be sealed. */
+    private void documents() throws Exception {
+        byte[] sealed = branch.calls().seal(request(plain()).build()).getSealedDocument().toByteArray();
+        String place = "<cac:DigitalSignatureAttachment><cac:ExternalReference><cbc:URI>#1 x</cbc:URI></cac:ExternalReference>"
+                + "</cac:DigitalSignatureAttachment></cac:Signature>";
+        for (Wrong wrong : List.of(
+                new Wrong(invoice(RSA, "1", "<cbc:Note>ş</cbc:Note><a></b>"), Code.INVALID_ARGUMENT, "XML_MALFORMED", "<a>"),
+                new Wrong(bytes("<!-- ş --><!DOCTYPE a><a/>"), Code.INVALID_ARGUMENT, "XML_DTD_FORBIDDEN", "<!DOCTYPE"),
+                new Wrong(bytes("<!-- ş --><a/>"), Code.INVALID_ARGUMENT, "DOCUMENT_TYPE", "<a"),
+                new Wrong(bytes(new String(plain(), StandardCharsets.UTF_8).replace("</cac:Signature>", place)), Code.INVALID_ARGUMENT, "SEAL_PLACE", ""),
+                new Wrong(sealed, Code.FAILED_PRECONDITION, "ALREADY_SEALED", "<ds:Signature"))) {
+            at(sealing(branch, request(wrong.document), wrong.code, wrong.reason), wrong.document, wrong.from);
+            held(wrong.reason);
+        }
+        int depth = branch.calls().getServerInfo(GetServerInfoRequest.getDefaultInstance()).getLimits().getDepth();
+        byte[] deep = invoice(RSA, "1", "<a>".repeat(depth) + "</a>".repeat(depth));
+        Refusal refusal = sealing(branch, request(deep), Code.INVALID_ARGUMENT, "XML_LIMIT");
+        at(refusal, deep, "<a>");
+        has(refusal, "limit", "depth");
+        has(refusal, "value", "" + depth);
+        held("XML_LIMIT");
+
+        var typed = request(plain()).setOptions(SealOptions.newBuilder().setDocumentType(DocumentType.DOCUMENT_TYPE_CREDIT_NOTE));
+        refusal = sealing(branch, typed, Code.INVALID_ARGUMENT, "DOCUMENT_TYPE");
+        String requested = refusal.metadata.getOrDefault("requested", "");
+        String named = refusal.metadata.getOrDefault("named", "");
+        check(!requested.isEmpty() && !named.isEmpty() && !requested.equals(named), "DOCUMENT_TYPE: %s", refusal.metadata);
+        held("DOCUMENT_TYPE, requested and named");
+
+        refusal = sealing(branch, request(invoice(EC, "1", "")), Code.FAILED_PRECONDITION, "TAXPAYER_MISMATCH");
+        has(refusal, "requested", RSA);
+        has(refusal, "named", EC);
+        held("TAXPAYER_MISMATCH");
+    }
+
+    /** Requests that make no sense, or ask for what is not there. */
+    private void requests() throws Exception {
+        String nobody = "1234567890";
+        has(sealing(branch, request(invoice(nobody, "1", "")).setTaxpayer(nobody), Code.NOT_FOUND, "SEAL_UNKNOWN"), "requested", nobody);
+        held("SEAL_UNKNOWN");
+
+        Refusal refusal = sealing(branch, request(plain()).setIdempotencyKey("k".repeat(129)), Code.INVALID_ARGUMENT, "REQUEST");
+        about(refusal, "idempotency_key");
+        has(refusal, "field", "idempotency_key");
+        held("REQUEST");
+
+        var stamp = SealServiceGrpc.getSealMethod().toBuilder().setFullMethodName("muhurdar.seal.v1.SealService/Stamp").build();
+        var asked = request(plain()).build();
+        refused(() -> ClientCalls.blockingUnaryCall(branch.channel, stamp, CallOptions.DEFAULT, asked), Code.UNIMPLEMENTED, "REQUEST");
+        held("REQUEST, a method that does not exist");
+
+        var own = branch.calls().getSeal(GetSealRequest.newBuilder().setTaxpayer(RSA).build()).getSeal();
+        var other = request(plain()).setOptions(SealOptions.newBuilder().setCertificateSha256(ANOTHER));
+        certificateChanged(sealing(branch, other, Code.FAILED_PRECONDITION, "CERTIFICATE_CHANGED"), own.getId());
+        held("CERTIFICATE_CHANGED");
+
+        long limit = branch.calls().getServerInfo(GetServerInfoRequest.getDefaultInstance()).getLimits().getMessageBytes();
+        tooLarge(sealing(branch, request(blank(limit)), Code.INVALID_ARGUMENT, "MESSAGE_TOO_LARGE"), limit);
+        held("MESSAGE_TOO_LARGE");
+        var half = request(blank(limit / 2)).build();
+        var batch = SealBatchRequest.newBuilder().addItems(asked).addItems(half).addItems(half).build();
+        refusal = refused(() -> branch.calls().sealBatch(batch), Code.INVALID_ARGUMENT, "MESSAGE_TOO_LARGE");
+        tooLarge(refusal, limit);
+        has(refusal, "item", "2");
+        held("MESSAGE_TOO_LARGE, of a batch");
+
+        var used = request(plain()).setIdempotencyKey("java-used-" + UUID.randomUUID());
+        Check.isSealed(branch.calls().seal(used.build()));
+        used.setDocument(ByteString.copyFrom(invoice(RSA, "2", "")));
+        about(sealing(branch, used, Code.INVALID_ARGUMENT, "IDEMPOTENCY_KEY_REUSED"), "idempotency_key");
+        held("IDEMPOTENCY_KEY_REUSED");
+
+        var hasty = request(plain()).setTimeout(Duration.newBuilder().setNanos(1_000_000));
+        sealing(branch, hasty, Code.DEADLINE_EXCEEDED, "DEADLINE");
+        held("DEADLINE");
+    }
+
+    /** Rights that the caller has not. */
+    private void rights() throws Exception {
+        try (var auditor = Main.branch("auditor"); var nobody = Main.branch("")) {
+            sealing(auditor, request(plain()), Code.PERMISSION_DENIED, "ACCESS");
+            held("ACCESS");
+            sealing(nobody, request(plain()), Code.UNAUTHENTICATED, "CLIENT_CERTIFICATE");
+            held("CLIENT_CERTIFICATE");
+        }
+    }
+
+    /** The client "few" may have one document a second, two at once. */
+    private void quota() throws Exception {
+        try (var few = Main.branch("few")) {
+            Refusal refusal = refused(() -> {
+                for (int n = 0; n < 20; n++) {
+                    few.calls().seal(request(plain()).build());
+                }
+                return "20 documents of a client that may one a second";
+            }, Code.RESOURCE_EXHAUSTED, "QUOTA");
+            check(refusal.quota.equals(List.of("documents_per_second")), "QuotaFailure: %s", refusal.quota);
+            has(refusal, "limit", "documents_per_second");
+            has(refusal, "value", "1");
+            held("QUOTA");
+            // Obeyed, it is sealed in the end.
+            few.seal(request(plain()).build(), 30);
+            held("QUOTA, waited for");
+        }
+    }
+
+    /** The queue holds 8, and 60 ask at once. */
+    private void overload() throws Exception {
+        var refusals = new ConcurrentLinkedQueue<StatusRuntimeException>();
+        var asked = request(plain()).setOptions(SealOptions.newBuilder().setPriority(Priority.PRIORITY_BULK)).build();
+        var all = Executors.newFixedThreadPool(60);
+        Callable<Boolean> one = () -> {
+            try {
+                branch.calls().seal(asked);
+                return true;
+            } catch (StatusRuntimeException e) {
+                return refusals.add(e);
+            }
+        };
+        for (var done : all.invokeAll(java.util.Collections.nCopies(60, one))) {
+            done.get();
+        }
+        all.shutdown();
+        check(10 < refusals.size() && refusals.size() < 60, "%d of 60 are refused", refusals.size());
+        for (StatusRuntimeException thrown : refusals) {
+            Refusal refusal = refusal(thrown, Code.RESOURCE_EXHAUSTED, "OVERLOADED");
+            boolean told = !refusal.metadata.getOrDefault("limit", "").isEmpty() && refusal.metadata.getOrDefault("value", "").matches("\\d+");
+            check(told, "OVERLOADED: %s", refusal.metadata);
+        }
+        held("OVERLOADED");
+    }
+}
