@@ -228,29 +228,35 @@ func signDigest(ctx context.Context, client sealv1.SealServiceClient) {
 	held("SignDigest for another certificate")
 }
 
-// seals reads the list page by page, and each of its seals.
+// seals reads the list page by page, and each of its seals. A taxpayer has an encryption certificate too, which seals nothing.
 func seals(ctx context.Context, client sealv1.SealServiceClient) {
-	var taxpayers []string
-	pages := 0
+	var chosen []string
+	pages, others := 0, 0
 	for asked := (&sealv1.ListSealsRequest{PageSize: 1}); ; pages++ {
 		page := value(client.ListSeals(ctx, asked))
 		check(len(page.Seals) <= 1 && pages < 10, "page %d has %d seals", pages, len(page.Seals))
 		for _, seal := range page.Seals {
 			id := sha256.Sum256(seal.Certificate)
 			check(bytes.Equal(id[:], seal.Id), "the id of %s is not its certificate's digest", seal.Taxpayer)
-			check(seal.State == sealv1.SealState_SEAL_STATE_USABLE && seal.Chosen && seal.StateDetail == "", "%s is %v", seal.Taxpayer, seal.State)
 			check(seal.NotAfter.AsTime().After(time.Now()), "%s ends %v", seal.Taxpayer, seal.NotAfter.AsTime())
 			byID := value(client.GetSeal(ctx, &sealv1.GetSealRequest{Seal: &sealv1.GetSealRequest_Id{Id: seal.Id}})).Seal
+			check(proto.Equal(byID, seal), "%s by its id is %v", seal.Taxpayer, byID)
+			if seal.State == sealv1.SealState_SEAL_STATE_NOT_FOR_SEALING {
+				check(!seal.Chosen && seal.StateDetail != "", "%s seals with what is not for sealing", seal.Taxpayer)
+				others++
+				continue
+			}
+			check(seal.State == sealv1.SealState_SEAL_STATE_USABLE && seal.Chosen && seal.StateDetail == "", "%s is %v", seal.Taxpayer, seal)
 			byTaxpayer := value(client.GetSeal(ctx, &sealv1.GetSealRequest{Seal: &sealv1.GetSealRequest_Taxpayer{Taxpayer: seal.Taxpayer}})).Seal
-			check(proto.Equal(byID, seal) && proto.Equal(byTaxpayer, seal), "%s is another one each time", seal.Taxpayer)
-			taxpayers = append(taxpayers, seal.Taxpayer)
+			check(proto.Equal(byTaxpayer, seal), "%s is sealed with %v", seal.Taxpayer, byTaxpayer)
+			chosen = append(chosen, seal.Taxpayer)
 		}
 		if page.NextPageToken == "" {
 			break
 		}
 		asked.PageToken = page.NextPageToken
 	}
-	check(strings.Join(taxpayers, " ") == rsa+" "+ec, "the seals are those of %v", taxpayers)
+	check(strings.Join(chosen, " ") == rsa+" "+ec && others == 2, "the seals are those of %v, and %d more", chosen, others)
 	held("ListSeals in pages, GetSeal")
 
 	_, err := client.ListSeals(ctx, &sealv1.ListSealsRequest{PageToken: "the next one"})

@@ -226,28 +226,37 @@ final class Calls {
         held("SignDigest for another certificate");
     }
 
-    /** Reads the list page by page, and each of its seals. */
+    /** Reads the list page by page, and each of its seals. A taxpayer has an encryption certificate too, which seals nothing. */
     private void seals() {
-        var taxpayers = new ArrayList<String>();
-        String token = "";
+        var chosen = new ArrayList<String>();
+        int others = 0;
         int pages = 0;
+        String token = "";
         do {
             var page = branch.calls().listSeals(ListSealsRequest.newBuilder().setPageSize(1).setPageToken(token).build());
             check(page.getSealsCount() <= 1 && pages < 10, "page %d has %d seals", pages, page.getSealsCount());
             for (var seal : page.getSealsList()) {
+                String taxpayer = seal.getTaxpayer();
                 var id = ByteString.copyFrom(Muhurdar.sha256(seal.getCertificate().toByteArray()));
-                check(id.equals(seal.getId()), "the id of %s is not its certificate's digest", seal.getTaxpayer());
-                check(seal.getState() == SealState.SEAL_STATE_USABLE && seal.getChosen(), "%s is %s", seal.getTaxpayer(), seal.getState());
-                check(seal.getStateDetail().isEmpty() && future(seal.getNotAfter()), "%s: %s", seal.getTaxpayer(), seal.getStateDetail());
+                check(id.equals(seal.getId()), "the id of %s is not its certificate's digest", taxpayer);
+                check(future(seal.getNotAfter()), "%s ends %s", taxpayer, seal.getNotAfter());
                 var byId = branch.calls().getSeal(GetSealRequest.newBuilder().setId(seal.getId()).build()).getSeal();
-                var byTaxpayer = branch.calls().getSeal(GetSealRequest.newBuilder().setTaxpayer(seal.getTaxpayer()).build()).getSeal();
-                check(byId.equals(seal) && byTaxpayer.equals(seal), "%s is another one each time", seal.getTaxpayer());
-                taxpayers.add(seal.getTaxpayer());
+                check(byId.equals(seal), "%s by its id is %s", taxpayer, byId);
+                if (seal.getState() == SealState.SEAL_STATE_NOT_FOR_SEALING) {
+                    check(!seal.getChosen() && !seal.getStateDetail().isEmpty(), "%s seals with what is not for sealing", taxpayer);
+                    others++;
+                } else {
+                    boolean usable = seal.getState() == SealState.SEAL_STATE_USABLE && seal.getStateDetail().isEmpty();
+                    check(usable && seal.getChosen(), "%s is %s", taxpayer, seal);
+                    var byTaxpayer = branch.calls().getSeal(GetSealRequest.newBuilder().setTaxpayer(taxpayer).build()).getSeal();
+                    check(byTaxpayer.equals(seal), "%s is sealed with %s", taxpayer, byTaxpayer);
+                    chosen.add(taxpayer);
+                }
             }
             token = page.getNextPageToken();
             pages++;
         } while (!token.isEmpty());
-        check(taxpayers.equals(List.of(RSA, EC)), "the seals are those of %s", taxpayers);
+        check(chosen.equals(List.of(RSA, EC)) && others == 2, "the seals are those of %s, and %d more", chosen, others);
         held("ListSeals in pages, GetSeal");
 
         try {
