@@ -105,7 +105,6 @@ func refusals(ctx context.Context) {
 // documents that cannot be sealed.
 func documents(ctx context.Context, client sealv1.SealServiceClient) {
 	sealed := value(client.Seal(ctx, request(plain()))).GetSealedDocument()
-	place := "<cac:DigitalSignatureAttachment><cac:ExternalReference><cbc:URI>#1 x</cbc:URI></cac:ExternalReference></cac:DigitalSignatureAttachment></cac:Signature>"
 	for _, wrong := range []struct {
 		document []byte
 		code     codes.Code
@@ -115,7 +114,7 @@ func documents(ctx context.Context, client sealv1.SealServiceClient) {
 		{invoice(rsa, "1", "<cbc:Note>ş</cbc:Note><a></b>"), codes.InvalidArgument, "XML_MALFORMED", "<a>"},
 		{[]byte("<!-- ş --><!DOCTYPE a><a/>"), codes.InvalidArgument, "XML_DTD_FORBIDDEN", "<!DOCTYPE"},
 		{[]byte("<!-- ş --><a/>"), codes.InvalidArgument, "DOCUMENT_TYPE", "<a"},
-		{bytes.Replace(plain(), []byte("</cac:Signature>"), []byte(place), 1), codes.InvalidArgument, "SEAL_PLACE", ""},
+		{invoice(rsa, "1", "<cbc:Note>ş</cbc:Note><ext:UBLExtensions/>"), codes.InvalidArgument, "SEAL_PLACE", "<ext:UBLExtensions/>"},
 		{sealed, codes.FailedPrecondition, "ALREADY_SEALED", "<ds:Signature"},
 	} {
 		refusal := sealing(ctx, client, request(wrong.document), wrong.code, wrong.reason)
