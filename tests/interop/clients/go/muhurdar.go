@@ -13,6 +13,8 @@ import (
 	"maps"
 	mathrand "math/rand/v2"
 	"os"
+	"slices"
+	"sync"
 	"time"
 
 	sealv1 "github.com/muhurdar/muhurdar/proto/muhurdar/seal/v1"
@@ -210,30 +212,29 @@ type Events struct {
 // request has an idempotency key, which it keeps.
 func sealAll(ctx context.Context, client sealv1.SealServiceClient, documents map[string]*sealv1.SealRequest, events Events) error {
 	unanswered := maps.Clone(documents)
-	for try := 0; len(unanswered) > 0; try++ {
+	for try := 0; ; try++ {
 		before := len(unanswered)
-		refusal, err := sealSome(ctx, client, unanswered, events)
+		ended, err := sealSome(ctx, client, unanswered, events)
 		if err != nil || len(unanswered) == 0 {
 			return err
 		}
-		events.Ended(refusal)
+		events.Ended(ended)
 		if len(unanswered) < before {
 			try = 0
 		}
-		pause, again := refusal.again(try)
+		pause, again := ended.again(try)
 		if !again {
-			return refusal
+			return ended
 		}
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
-			return refusal
+			return ended
 		}
 	}
-	return nil
 }
 
-// sealSome does so over one stream, takes from unanswered what is answered, and returns why the rest is not.
+// sealSome does so over one stream, takes from unanswered what is answered, and tells how the stream ended. An error is a document's.
 func sealSome(ctx context.Context, client sealv1.SealServiceClient, unanswered map[string]*sealv1.SealRequest, events Events) (*Refusal, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -241,37 +242,25 @@ func sealSome(ctx context.Context, client sealv1.SealServiceClient, unanswered m
 	if err != nil {
 		return refusalOf(status.Convert(err)), nil
 	}
-	// As many as may be on their way. Writing goes on beside reading: the service stops reading where nobody reads its answers.
-	window := make(chan struct{}, 64)
-	draining := make(chan struct{})
-	go func(items map[string]*sealv1.SealRequest) {
-		defer stream.CloseSend()
-		for id, request := range items {
-			select {
-			case window <- struct{}{}:
-			case <-draining:
-				return
-			case <-ctx.Done():
-				return
-			}
-			if stream.Send(&sealv1.SealStreamRequest{Id: id, Request: request}) != nil {
-				return // Recv tells why.
-			}
-		}
-	}(maps.Clone(unanswered))
+	// Writing goes on beside reading: the service stops reading where nobody reads its answers.
+	window := make(chan struct{}, 64)       // as many as may be on their way
+	again := make(chan string, cap(window)) // refused, and their pause is over
+	enough := make(chan struct{})           // closed: nothing more is to be written
+	stop := sync.OnceFunc(func() { close(enough) })
+	go write(ctx, stream, maps.Clone(unanswered), window, again, enough)
 
-	later := &Refusal{Code: codes.Unavailable, Message: "the stream ended before it was answered"}
+	tries := map[string]int{}
 	for {
 		answer, err := stream.Recv()
 		if errors.Is(err, io.EOF) {
-			return later, nil
+			return &Refusal{Code: codes.Unavailable, Message: "the stream ended before all was answered"}, nil
 		}
 		if err != nil {
 			// DRAINING: what is unanswered was not sealed. Anything else: nobody knows, and the keys see to it.
 			return refusalOf(status.Convert(err)), nil
 		}
 		if answer.GetDraining() != nil {
-			close(draining) // No more over this stream; what was read is still answered.
+			stop() // No more over this stream; what was read is still answered.
 			events.Draining()
 			continue
 		}
@@ -279,7 +268,6 @@ func sealSome(ctx context.Context, client sealv1.SealServiceClient, unanswered m
 		if !asked {
 			continue // Answered already: the first one counts.
 		}
-		<-window
 		switch outcome := answer.Outcome.(type) {
 		case *sealv1.SealStreamResponse_Response:
 			if err := whole(request, outcome.Response); err != nil {
@@ -287,14 +275,45 @@ func sealSome(ctx context.Context, client sealv1.SealServiceClient, unanswered m
 			}
 			delete(unanswered, answer.Id)
 			events.Accepted(answer.Id, sealedDocument(request, outcome.Response), outcome.Response)
+			<-window
+			if len(unanswered) == 0 {
+				stop()
+			}
 		case *sealv1.SealStreamResponse_Error:
 			refusal := refusalOf(status.FromProto(outcome.Error))
-			if _, again := refusal.again(0); !again {
+			pause, may := refusal.again(tries[answer.Id])
+			if !may {
 				return nil, fmt.Errorf("%s: %w", answer.Id, refusal)
 			}
-			later = refusal // Over the next stream.
+			// It keeps its place in the window: who is refused much sends little.
+			tries[answer.Id]++
+			time.AfterFunc(pause, func() { again <- answer.Id })
 		default:
 			return nil, fmt.Errorf("%s: an answer that says nothing", answer.Id)
+		}
+	}
+}
+
+// write sends items, each when the window has room, and those that come again.
+func write(ctx context.Context, stream sealv1.SealService_SealStreamClient, items map[string]*sealv1.SealRequest, window chan<- struct{}, again <-chan string, enough <-chan struct{}) {
+	defer stream.CloseSend()
+	ids := slices.Collect(maps.Keys(items))
+	for {
+		room, id := window, ""
+		if len(ids) == 0 {
+			room = nil // which is never ready
+		}
+		select {
+		case room <- struct{}{}:
+			id, ids = ids[0], ids[1:]
+		case id = <-again:
+		case <-enough:
+			return
+		case <-ctx.Done():
+			return
+		}
+		if stream.Send(&sealv1.SealStreamRequest{Id: id, Request: items[id]}) != nil {
+			return // Recv tells why.
 		}
 	}
 }

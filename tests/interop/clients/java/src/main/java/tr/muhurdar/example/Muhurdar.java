@@ -13,13 +13,14 @@ import java.io.IOException;
 import java.nio.file.Path;
 import java.security.MessageDigest;
 import java.security.NoSuchAlgorithmException;
+import java.util.HashMap;
 import java.util.Map;
 import java.util.UUID;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ConcurrentHashMap;
+import java.util.concurrent.LinkedBlockingDeque;
 import java.util.concurrent.Semaphore;
 import java.util.concurrent.TimeUnit;
-import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.concurrent.atomic.AtomicReference;
 import tr.muhurdar.seal.v1.SealLargeEnd;
 import tr.muhurdar.seal.v1.SealLargeHeader;
@@ -238,63 +239,83 @@ final class Muhurdar implements AutoCloseable {
         }
     }
 
-    /** Does so over one stream, takes away what is answered, and tells why the rest is not. */
+    /** Does so over one stream, takes away what is answered, and tells how the stream ended, or why a document cannot be sealed. */
     private Refusal sealSome(Map<String, SealRequest> unanswered, Events events) throws InterruptedException {
+        var items = Map.copyOf(unanswered);
+        var waiting = new LinkedBlockingDeque<>(items.keySet());
         // As many as may be on their way. Answers come on another thread: the service stops reading where nobody reads them.
         var window = new Semaphore(64);
-        var draining = new AtomicBoolean();
-        var later = new AtomicReference<>(UNANSWERED);
+        Runnable stop = () -> {
+            waiting.addFirst(ENOUGH);
+            window.release();
+        };
         var end = new CompletableFuture<Refusal>();
-        StreamObserver<SealStreamRequest> items = streams().sealStream(new StreamObserver<>() {
+        var stream = streams().sealStream(new StreamObserver<SealStreamResponse>() {
+            private final Map<String, Integer> attempts = new HashMap<>();
+
             @Override
             public void onNext(SealStreamResponse answer) {
+                String id = answer.getId();
                 if (answer.hasDraining()) {
-                    draining.set(true); // No more over this stream; what was read is still answered.
+                    stop.run(); // No more over this stream; what was read is still answered.
                     events.draining();
-                    return;
-                }
-                SealRequest request = unanswered.get(answer.getId());
-                if (request == null) {
+                } else if (!unanswered.containsKey(id)) {
                     return; // Answered already: the first one counts.
-                }
-                if (answer.hasResponse()) {
-                    byte[] sealed = whole(request, answer.getResponse());
-                    unanswered.remove(answer.getId());
-                    events.accepted(answer.getId(), sealed, answer.getResponse());
+                } else if (answer.hasResponse()) {
+                    byte[] sealed = whole(items.get(id), answer.getResponse());
+                    unanswered.remove(id);
+                    events.accepted(id, sealed, answer.getResponse());
+                    window.release();
+                    if (unanswered.isEmpty()) {
+                        stop.run();
+                    }
                 } else {
-                    later.set(new Refusal(answer.getError())); // Over the next stream, if it may.
+                    var refusal = new Refusal(answer.getError());
+                    long pause = refusal.again(attempts.merge(id, 1, Integer::sum) - 1);
+                    if (pause < 0) {
+                        end.complete(refusal);
+                        stop.run();
+                        return;
+                    }
+                    // It keeps its place in the window: who is refused much sends little.
+                    CompletableFuture.delayedExecutor(pause, TimeUnit.MILLISECONDS).execute(() -> {
+                        waiting.addFirst(id);
+                        window.release();
+                    });
                 }
-                window.release();
             }
 
             @Override
             public void onError(Throwable thrown) {
                 // DRAINING: what is unanswered was not sealed. Anything else: nobody knows, and the keys see to it.
                 end.complete(Refusal.of(thrown));
-                window.release();
+                stop.run();
             }
 
             @Override
             public void onCompleted() {
-                end.complete(later.get());
-                window.release();
+                end.complete(UNANSWERED);
+                stop.run();
             }
         });
-        for (Map.Entry<String, SealRequest> item : Map.copyOf(unanswered).entrySet()) {
+        while (true) {
             window.acquire();
-            if (draining.get() || end.isDone() || later.get().again(0) < 0) {
+            String id = waiting.take();
+            if (id.equals(ENOUGH)) {
                 break;
             }
-            items.onNext(SealStreamRequest.newBuilder().setId(item.getKey()).setRequest(item.getValue()).build());
+            stream.onNext(SealStreamRequest.newBuilder().setId(id).setRequest(items.get(id)).build());
         }
-        items.onCompleted();
-        Refusal why = end.join();
-        return later.get().again(0) < 0 ? later.get() : why;
+        stream.onCompleted();
+        return end.join();
     }
+
+    /** No item's id: nothing more is to be written. */
+    private static final String ENOUGH = "";
 
     private static final Refusal UNANSWERED = new Refusal(com.google.rpc.Status.newBuilder()
             .setCode(com.google.rpc.Code.UNAVAILABLE_VALUE)
-            .setMessage("the stream ended before it was answered")
+            .setMessage("the stream ended before all was answered")
             .build());
     // end snippet
 
