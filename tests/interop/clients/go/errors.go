@@ -3,12 +3,15 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/hex"
-	"maps"
+	"errors"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 	"unicode/utf8"
 
@@ -18,6 +21,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 )
 
@@ -96,6 +100,7 @@ func certificateChanged(r *Refusal, requested, named []byte) {
 func refusals(ctx context.Context) {
 	client := branch("branch-1")
 	documents(ctx, client)
+	certificates(ctx, client)
 	requests(ctx, client)
 	rights(ctx, client)
 	quota(ctx)
@@ -121,62 +126,64 @@ func documents(ctx context.Context, client sealv1.SealServiceClient) {
 		refusal.at(wrong.document, bytes.Index(wrong.document, []byte(wrong.from)))
 		held(wrong.reason)
 	}
+	typed := request(plain())
+	typed.Options = &sealv1.SealOptions{DocumentType: sealv1.DocumentType_DOCUMENT_TYPE_CREDIT_NOTE}
+	refusal := sealing(ctx, client, typed, codes.InvalidArgument, "DOCUMENT_TYPE")
+	requested, named := refusal.Metadata["requested"], refusal.Metadata["named"]
+	check(requested != "" && named != "" && requested != named, "DOCUMENT_TYPE: %v", refusal.Metadata)
+
 	limits := value(client.GetServerInfo(ctx, &sealv1.GetServerInfoRequest{})).GetLimits()
 	deep := invoice(rsa, "1", strings.Repeat("<a>", int(limits.Depth))+strings.Repeat("</a>", int(limits.Depth)))
-	refusal := sealing(ctx, client, request(deep), codes.InvalidArgument, "XML_LIMIT")
+	refusal = sealing(ctx, client, request(deep), codes.InvalidArgument, "XML_LIMIT")
 	refusal.at(deep, bytes.Index(deep, []byte("<a>")))
 	refusal.has(map[string]string{"limit": "depth", "value": strconv.Itoa(int(limits.Depth))})
 	held("XML_LIMIT")
-
-	typed := request(plain())
-	typed.Options = &sealv1.SealOptions{DocumentType: sealv1.DocumentType_DOCUMENT_TYPE_CREDIT_NOTE}
-	refusal = sealing(ctx, client, typed, codes.InvalidArgument, "DOCUMENT_TYPE")
-	check(refusal.Metadata["requested"] != "" && refusal.Metadata["named"] != "" && refusal.Metadata["requested"] != refusal.Metadata["named"], "DOCUMENT_TYPE: %v", refusal.Metadata)
-	held("DOCUMENT_TYPE, requested and named")
 
 	refusal = sealing(ctx, client, request(invoice(ec, "1", "")), codes.FailedPrecondition, "TAXPAYER_MISMATCH")
 	refusal.has(map[string]string{"requested": rsa, "named": ec})
 	held("TAXPAYER_MISMATCH")
 }
 
-// requests that make no sense, or ask for what is not there.
-func requests(ctx context.Context, client sealv1.SealServiceClient) {
+// certificates that are not there, are others, or have ended.
+func certificates(ctx context.Context, client sealv1.SealServiceClient) {
 	unknown := request(invoice("1234567890", "1", ""))
 	unknown.Taxpayer = "1234567890"
 	sealing(ctx, client, unknown, codes.NotFound, "SEAL_UNKNOWN").has(map[string]string{"requested": "1234567890"})
 	held("SEAL_UNKNOWN")
 
+	own := value(client.GetSeal(ctx, &sealv1.GetSealRequest{Seal: &sealv1.GetSealRequest_Taxpayer{Taxpayer: rsa}})).GetSeal()
+	other := request(plain())
+	other.Options = &sealv1.SealOptions{CertificateSha256: bytes.Repeat([]byte{1}, 32)}
+	certificateChanged(sealing(ctx, client, other, codes.FailedPrecondition, "CERTIFICATE_CHANGED"), other.Options.CertificateSha256, own.GetId())
+	other.Options.CertificateSha256 = own.GetId()
+	isSealed(value(client.Seal(ctx, other)))
+	held("CERTIFICATE_CHANGED")
+
+	if ended := os.Getenv("MUHURDAR_ENDED"); ended != "" {
+		seal := value(client.GetSeal(ctx, &sealv1.GetSealRequest{Seal: &sealv1.GetSealRequest_Taxpayer{Taxpayer: ended}})).GetSeal()
+		asked := request(invoice(ended, "1", ""))
+		asked.Taxpayer = ended
+		refusal := sealing(ctx, client, asked, codes.FailedPrecondition, "CERTIFICATE_UNUSABLE")
+		refusal.has(map[string]string{"named": hex.EncodeToString(seal.GetId())})
+		held("CERTIFICATE_UNUSABLE")
+	}
+}
+
+// requests that make no sense, or are too large, or late.
+func requests(ctx context.Context, client sealv1.SealServiceClient) {
 	long := request(plain())
 	long.IdempotencyKey = strings.Repeat("k", 129)
 	refusal := sealing(ctx, client, long, codes.InvalidArgument, "REQUEST")
 	refusal.about("idempotency_key")
 	refusal.has(map[string]string{"field": "idempotency_key"})
-	held("REQUEST")
-
 	var trailer metadata.MD
 	err := connection("branch-1").Invoke(ctx, "/muhurdar.seal.v1.SealService/Stamp", long, &sealv1.SealResponse{}, grpc.Trailer(&trailer))
 	refused(err, trailer, codes.Unimplemented, "REQUEST")
-	held("REQUEST, a method that does not exist")
-
-	own := value(client.GetSeal(ctx, &sealv1.GetSealRequest{Seal: &sealv1.GetSealRequest_Taxpayer{Taxpayer: rsa}})).GetSeal()
-	other := request(plain())
-	other.Options = &sealv1.SealOptions{CertificateSha256: bytes.Repeat([]byte{1}, 32)}
-	certificateChanged(sealing(ctx, client, other, codes.FailedPrecondition, "CERTIFICATE_CHANGED"), other.Options.CertificateSha256, own.GetId())
-	held("CERTIFICATE_CHANGED")
-
-	limit := value(client.GetServerInfo(ctx, &sealv1.GetServerInfoRequest{})).GetLimits().GetMessageBytes()
-	tooLarge(sealing(ctx, client, request(bytes.Repeat([]byte(" "), int(limit))), codes.InvalidArgument, "MESSAGE_TOO_LARGE"), limit)
-	held("MESSAGE_TOO_LARGE")
-	items := []*sealv1.SealRequest{request(plain()), request(bytes.Repeat([]byte(" "), int(limit)/2)), request(bytes.Repeat([]byte(" "), int(limit)/2))}
-	_, err = client.SealBatch(ctx, &sealv1.SealBatchRequest{Items: items}, grpc.Trailer(&trailer))
-	refusal = refused(err, trailer, codes.InvalidArgument, "MESSAGE_TOO_LARGE")
-	tooLarge(refusal, limit)
-	refusal.has(map[string]string{"item": "2"})
-	held("MESSAGE_TOO_LARGE, of a batch")
+	held("REQUEST")
 
 	used := request(plain())
-	used.IdempotencyKey = "go-used-" + time.Now().Format(time.RFC3339Nano)
-	value(client.Seal(ctx, used))
+	used.IdempotencyKey = rand.Text()
+	isSealed(value(client.Seal(ctx, used)))
 	used.Document = invoice(rsa, "2", "")
 	sealing(ctx, client, used, codes.InvalidArgument, "IDEMPOTENCY_KEY_REUSED").about("idempotency_key")
 	held("IDEMPOTENCY_KEY_REUSED")
@@ -185,6 +192,22 @@ func requests(ctx context.Context, client sealv1.SealServiceClient) {
 	hasty.Timeout = durationpb.New(time.Millisecond)
 	sealing(ctx, client, hasty, codes.DeadlineExceeded, "DEADLINE")
 	held("DEADLINE")
+
+	limits := value(client.GetServerInfo(ctx, &sealv1.GetServerInfoRequest{})).GetLimits()
+	limit := limits.GetMessageBytes()
+	tooLarge(sealing(ctx, client, request(bytes.Repeat([]byte(" "), int(limit))), codes.InvalidArgument, "MESSAGE_TOO_LARGE"), limit)
+	half := request(bytes.Repeat([]byte(" "), int(limit)/2))
+	_, err = client.SealBatch(ctx, &sealv1.SealBatchRequest{Items: []*sealv1.SealRequest{request(plain()), half, half}}, grpc.Trailer(&trailer))
+	refusal = refused(err, trailer, codes.InvalidArgument, "MESSAGE_TOO_LARGE")
+	tooLarge(refusal, limit)
+	refusal.has(map[string]string{"item": "2"})
+	held("MESSAGE_TOO_LARGE")
+
+	header := &sealv1.SealLargeHeader{Taxpayer: rsa, Size: proto.Uint64(limits.GetLargeDocumentBytes() + 1)}
+	_, _, err = sealLarge(ctx, client, header, nil)
+	check(errors.As(err, &refusal) && refusal.Code == codes.InvalidArgument && refusal.Reason == "XML_LIMIT", "%v for XML_LIMIT", err)
+	refusal.has(map[string]string{"limit": "large_document_bytes", "value": strconv.FormatUint(limits.GetLargeDocumentBytes(), 10)})
+	held("XML_LIMIT, before it is sent")
 }
 
 // rights that the caller has not.
@@ -212,7 +235,7 @@ func quota(ctx context.Context) {
 		// Obeyed, it is sealed in the end.
 		_, err = seal(ctx, few, request(plain()))
 		must(err)
-		held("QUOTA, waited for")
+		held("QUOTA, and patience")
 		return
 	}
 }
@@ -233,9 +256,7 @@ func overload(ctx context.Context, client sealv1.SealServiceClient) {
 	}
 	all.Wait()
 	check(10 < len(refusals) && len(refusals) < 60, "%d of 60 are refused", len(refusals))
-	refusal := <-refusals
-	_, err := strconv.Atoi(refusal.Metadata["value"])
-	check(refusal.Metadata["limit"] != "" && err == nil, "OVERLOADED: %v", slices.Sorted(maps.Keys(refusal.Metadata)))
+	(<-refusals).has(map[string]string{"limit": "queue", "value": "8"})
 	held("OVERLOADED")
 }
 
@@ -245,5 +266,24 @@ func token(ctx context.Context) {
 	for range 3 {
 		sealing(ctx, client, request(plain()), codes.Unavailable, "TOKEN_UNAVAILABLE")
 	}
+	short, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	_, err := seal(short, client, request(plain()))
+	var refusal *Refusal
+	check(errors.As(err, &refusal) && refusal.Reason == "TOKEN_UNAVAILABLE", "after two seconds of trying: %v", err)
 	held("TOKEN_UNAVAILABLE")
+}
+
+// drain: a signature takes two seconds now, time enough to be told.
+func drain(ctx context.Context) {
+	client := branch("branch-1")
+	admitted := make(chan *sealv1.SealResponse)
+	go func() { admitted <- value(client.Seal(ctx, request(plain()))) }()
+	time.Sleep(500 * time.Millisecond)
+	must(syscall.Kill(value(strconv.Atoi(os.Getenv("MUHURDAR_PID"))), syscall.SIGTERM))
+	time.Sleep(300 * time.Millisecond)
+	sealing(ctx, client, request(plain()), codes.Unavailable, "DRAINING")
+	held("DRAINING")
+	isSealed(<-admitted)
+	held("what was admitted is answered")
 }

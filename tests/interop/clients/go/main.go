@@ -1,8 +1,9 @@
 // A branch office in Go: everything that the published proto promises, seen from the other end.
 //
-// usage: MUHURDAR_HOME=FOLDER MUHURDAR_ADDRESS=HOST:PORT client calls | errors | token | stream N
+// usage: MUHURDAR_HOME=FOLDER MUHURDAR_ADDRESS=HOST:PORT client calls | errors | token | drain | stream N
 //
-// FOLDER is that of `muhurdar dev`. Prints a line for each thing that held, and ends with 1 at the first that did not. What lies in
+// FOLDER is that of `muhurdar dev`. MUHURDAR_PID is the process that `drain` ends, MUHURDAR_ENDED a taxpayer whose certificate has ended,
+// where there is one. Prints a line for each thing that held, and ends with 1 at the first that did not. What lies in
 // muhurdar.go is what a program of yours needs; the rest is tests.
 package main
 
@@ -38,12 +39,14 @@ func main() {
 		refusals(ctx)
 	case len(arguments) == 1 && arguments[0] == "token":
 		token(ctx)
+	case len(arguments) == 1 && arguments[0] == "drain":
+		drain(ctx)
 	case len(arguments) == 2 && arguments[0] == "stream":
 		count, err := strconv.Atoi(arguments[1])
 		must(err)
 		stream(ctx, count)
 	default:
-		fail("usage: client calls | errors | token | stream N")
+		fail("usage: client calls | errors | token | drain | stream N")
 	}
 }
 

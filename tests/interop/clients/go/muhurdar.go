@@ -154,12 +154,17 @@ func (r *Refusal) again(try int) (time.Duration, bool) {
 
 // seal sends a request until it has an answer, or the time of ctx is over.
 func seal(ctx context.Context, client sealv1.SealServiceClient, request *sealv1.SealRequest) (*sealv1.SealResponse, error) {
+	var last *Refusal
 	for try := 0; ; try++ {
 		response, err := client.Seal(ctx, request)
 		if err == nil {
 			return response, whole(request, response)
 		}
 		refusal := refusalOf(status.Convert(err))
+		if ctx.Err() != nil && last != nil {
+			return nil, last // What the time was spent on says more than that it is over.
+		}
+		last = refusal
 		pause, again := refusal.again(try)
 		if !again {
 			return nil, refusal

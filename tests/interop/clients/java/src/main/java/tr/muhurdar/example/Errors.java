@@ -34,6 +34,7 @@ import tr.muhurdar.seal.v1.GetServerInfoRequest;
 import tr.muhurdar.seal.v1.Priority;
 import tr.muhurdar.seal.v1.Reason;
 import tr.muhurdar.seal.v1.SealBatchRequest;
+import tr.muhurdar.seal.v1.SealLargeHeader;
 import tr.muhurdar.seal.v1.SealOptions;
 import tr.muhurdar.seal.v1.SealRequest;
 import tr.muhurdar.seal.v1.SealServiceGrpc;
@@ -55,6 +56,7 @@ final class Errors {
         try (var branch = Main.branch("branch-1")) {
             var errors = new Errors(branch);
             errors.documents();
+            errors.certificates();
             errors.requests();
             errors.rights();
             errors.quota();
@@ -68,8 +70,26 @@ final class Errors {
             for (int n = 0; n < 3; n++) {
                 sealing(branch, request(plain()), Code.UNAVAILABLE, "TOKEN_UNAVAILABLE");
             }
+            check(false, "sealed by a broken HSM: %s", branch.seal(request(plain()).build(), 2));
+        } catch (Refusal refusal) {
+            check(refusal.reason.equals("TOKEN_UNAVAILABLE"), "after two seconds of trying: %s", refusal);
         }
         held("TOKEN_UNAVAILABLE");
+    }
+
+    /** A signature takes two seconds now: time enough to be told. */
+    static void drain() throws Exception {
+        try (var branch = Main.branch("branch-1")) {
+            var admitted = SealServiceGrpc.newFutureStub(branch.channel).seal(request(plain()).build());
+            Thread.sleep(500);
+            var service = ProcessHandle.of(Long.parseLong(System.getenv("MUHURDAR_PID"))).orElseThrow();
+            check(service.destroy(), "SIGTERM to the service");
+            Thread.sleep(300);
+            sealing(branch, request(plain()), Code.UNAVAILABLE, "DRAINING");
+            held("DRAINING");
+            Check.isSealed(admitted.get());
+            held("what was admitted is answered");
+        }
     }
 
     /**
@@ -169,20 +189,19 @@ final class Errors {
             at(sealing(branch, request(wrong.document), wrong.code, wrong.reason), wrong.document, wrong.from);
             held(wrong.reason);
         }
+        var typed = request(plain()).setOptions(SealOptions.newBuilder().setDocumentType(DocumentType.DOCUMENT_TYPE_CREDIT_NOTE));
+        Refusal refusal = sealing(branch, typed, Code.INVALID_ARGUMENT, "DOCUMENT_TYPE");
+        String requested = refusal.metadata.getOrDefault("requested", "");
+        String named = refusal.metadata.getOrDefault("named", "");
+        check(!requested.isEmpty() && !named.isEmpty() && !requested.equals(named), "DOCUMENT_TYPE: %s", refusal.metadata);
+
         int depth = branch.calls().getServerInfo(GetServerInfoRequest.getDefaultInstance()).getLimits().getDepth();
         byte[] deep = invoice(RSA, "1", "<a>".repeat(depth) + "</a>".repeat(depth));
-        Refusal refusal = sealing(branch, request(deep), Code.INVALID_ARGUMENT, "XML_LIMIT");
+        refusal = sealing(branch, request(deep), Code.INVALID_ARGUMENT, "XML_LIMIT");
         at(refusal, deep, "<a>");
         has(refusal, "limit", "depth");
         has(refusal, "value", "" + depth);
         held("XML_LIMIT");
-
-        var typed = request(plain()).setOptions(SealOptions.newBuilder().setDocumentType(DocumentType.DOCUMENT_TYPE_CREDIT_NOTE));
-        refusal = sealing(branch, typed, Code.INVALID_ARGUMENT, "DOCUMENT_TYPE");
-        String requested = refusal.metadata.getOrDefault("requested", "");
-        String named = refusal.metadata.getOrDefault("named", "");
-        check(!requested.isEmpty() && !named.isEmpty() && !requested.equals(named), "DOCUMENT_TYPE: %s", refusal.metadata);
-        held("DOCUMENT_TYPE, requested and named");
 
         refusal = sealing(branch, request(invoice(EC, "1", "")), Code.FAILED_PRECONDITION, "TAXPAYER_MISMATCH");
         has(refusal, "requested", RSA);
@@ -190,38 +209,41 @@ final class Errors {
         held("TAXPAYER_MISMATCH");
     }
 
-    /** Requests that make no sense, or ask for what is not there. */
-    private void requests() throws Exception {
+    private ByteString seal(String taxpayer) {
+        return branch.calls().getSeal(GetSealRequest.newBuilder().setTaxpayer(taxpayer).build()).getSeal().getId();
+    }
+
+    /** Certificates that are not there, are others, or have ended. */
+    private void certificates() throws Exception {
         String nobody = "1234567890";
         has(sealing(branch, request(invoice(nobody, "1", "")).setTaxpayer(nobody), Code.NOT_FOUND, "SEAL_UNKNOWN"), "requested", nobody);
         held("SEAL_UNKNOWN");
 
+        var other = request(plain()).setOptions(SealOptions.newBuilder().setCertificateSha256(ANOTHER));
+        certificateChanged(sealing(branch, other, Code.FAILED_PRECONDITION, "CERTIFICATE_CHANGED"), seal(RSA));
+        other.setOptions(SealOptions.newBuilder().setCertificateSha256(seal(RSA)));
+        Check.isSealed(branch.calls().seal(other.build()));
+        held("CERTIFICATE_CHANGED");
+
+        if (Main.ENDED != null) {
+            var asked = request(invoice(Main.ENDED, "1", "")).setTaxpayer(Main.ENDED);
+            Refusal refusal = sealing(branch, asked, Code.FAILED_PRECONDITION, "CERTIFICATE_UNUSABLE");
+            has(refusal, "named", HexFormat.of().formatHex(seal(Main.ENDED).toByteArray()));
+            held("CERTIFICATE_UNUSABLE");
+        }
+    }
+
+    /** Requests that make no sense, or are too large, or late. */
+    private void requests() throws Exception {
         Refusal refusal = sealing(branch, request(plain()).setIdempotencyKey("k".repeat(129)), Code.INVALID_ARGUMENT, "REQUEST");
         about(refusal, "idempotency_key");
         has(refusal, "field", "idempotency_key");
-        held("REQUEST");
-
         var stamp = SealServiceGrpc.getSealMethod().toBuilder().setFullMethodName("muhurdar.seal.v1.SealService/Stamp").build();
         var asked = request(plain()).build();
         refused(() -> ClientCalls.blockingUnaryCall(branch.channel, stamp, CallOptions.DEFAULT, asked), Code.UNIMPLEMENTED, "REQUEST");
-        held("REQUEST, a method that does not exist");
+        held("REQUEST");
 
-        var own = branch.calls().getSeal(GetSealRequest.newBuilder().setTaxpayer(RSA).build()).getSeal();
-        var other = request(plain()).setOptions(SealOptions.newBuilder().setCertificateSha256(ANOTHER));
-        certificateChanged(sealing(branch, other, Code.FAILED_PRECONDITION, "CERTIFICATE_CHANGED"), own.getId());
-        held("CERTIFICATE_CHANGED");
-
-        long limit = branch.calls().getServerInfo(GetServerInfoRequest.getDefaultInstance()).getLimits().getMessageBytes();
-        tooLarge(sealing(branch, request(blank(limit)), Code.INVALID_ARGUMENT, "MESSAGE_TOO_LARGE"), limit);
-        held("MESSAGE_TOO_LARGE");
-        var half = request(blank(limit / 2)).build();
-        var batch = SealBatchRequest.newBuilder().addItems(asked).addItems(half).addItems(half).build();
-        refusal = refused(() -> branch.calls().sealBatch(batch), Code.INVALID_ARGUMENT, "MESSAGE_TOO_LARGE");
-        tooLarge(refusal, limit);
-        has(refusal, "item", "2");
-        held("MESSAGE_TOO_LARGE, of a batch");
-
-        var used = request(plain()).setIdempotencyKey("java-used-" + UUID.randomUUID());
+        var used = request(plain()).setIdempotencyKey(UUID.randomUUID().toString());
         Check.isSealed(branch.calls().seal(used.build()));
         used.setDocument(ByteString.copyFrom(invoice(RSA, "2", "")));
         about(sealing(branch, used, Code.INVALID_ARGUMENT, "IDEMPOTENCY_KEY_REUSED"), "idempotency_key");
@@ -230,6 +252,26 @@ final class Errors {
         var hasty = request(plain()).setTimeout(Duration.newBuilder().setNanos(1_000_000));
         sealing(branch, hasty, Code.DEADLINE_EXCEEDED, "DEADLINE");
         held("DEADLINE");
+
+        var limits = branch.calls().getServerInfo(GetServerInfoRequest.getDefaultInstance()).getLimits();
+        long limit = limits.getMessageBytes();
+        tooLarge(sealing(branch, request(blank(limit)), Code.INVALID_ARGUMENT, "MESSAGE_TOO_LARGE"), limit);
+        var half = request(blank(limit / 2)).build();
+        var batch = SealBatchRequest.newBuilder().addItems(asked).addItems(half).addItems(half).build();
+        refusal = refused(() -> branch.calls().sealBatch(batch), Code.INVALID_ARGUMENT, "MESSAGE_TOO_LARGE");
+        tooLarge(refusal, limit);
+        has(refusal, "item", "2");
+        held("MESSAGE_TOO_LARGE");
+
+        var header = SealLargeHeader.newBuilder().setTaxpayer(RSA).setSize(limits.getLargeDocumentBytes() + 1).build();
+        try {
+            check(false, "sealed %d bytes, beyond the limit", branch.sealLarge(header, new byte[0]).length);
+        } catch (Refusal large) {
+            check(large.code == Code.INVALID_ARGUMENT && large.reason.equals("XML_LIMIT"), "%s for XML_LIMIT", large);
+            has(large, "limit", "large_document_bytes");
+            has(large, "value", "" + limits.getLargeDocumentBytes());
+        }
+        held("XML_LIMIT, before it is sent");
     }
 
     /** Rights that the caller has not. */
@@ -257,7 +299,7 @@ final class Errors {
             held("QUOTA");
             // Obeyed, it is sealed in the end.
             few.seal(request(plain()).build(), 30);
-            held("QUOTA, waited for");
+            held("QUOTA, and patience");
         }
     }
 
@@ -281,8 +323,8 @@ final class Errors {
         check(10 < refusals.size() && refusals.size() < 60, "%d of 60 are refused", refusals.size());
         for (StatusRuntimeException thrown : refusals) {
             Refusal refusal = refusal(thrown, Code.RESOURCE_EXHAUSTED, "OVERLOADED");
-            boolean told = !refusal.metadata.getOrDefault("limit", "").isEmpty() && refusal.metadata.getOrDefault("value", "").matches("\\d+");
-            check(told, "OVERLOADED: %s", refusal.metadata);
+            has(refusal, "limit", "queue");
+            has(refusal, "value", "8");
         }
         held("OVERLOADED");
     }

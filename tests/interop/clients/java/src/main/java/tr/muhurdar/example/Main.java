@@ -9,9 +9,10 @@ import java.nio.file.Path;
 /**
  * A branch office in Java: everything that the published proto promises, seen from the other end.
  *
- * <p>usage: MUHURDAR_HOME=FOLDER MUHURDAR_ADDRESS=HOST:PORT java … calls | errors | token | stream N
+ * <p>usage: MUHURDAR_HOME=FOLDER MUHURDAR_ADDRESS=HOST:PORT java … calls | errors | token | drain | stream N
  *
- * <p>FOLDER is that of `muhurdar dev`. Prints a line for each thing that held, and ends with 1 at the first that did not. What lies in
+ * <p>FOLDER is that of `muhurdar dev`. MUHURDAR_PID is the process that `drain` ends, MUHURDAR_ENDED a taxpayer whose certificate has
+ * ended, where there is one. Prints a line for each thing that held, and ends with 1 at the first that did not. What lies in
  * Muhurdar and Refusal is what a program of yours needs; the rest is tests.
  */
 public final class Main {
@@ -23,6 +24,9 @@ public final class Main {
     static final Path HOME = Path.of(System.getenv("MUHURDAR_HOME"));
     static final String ADDRESS = System.getenv("MUHURDAR_ADDRESS");
 
+    /** A taxpayer whose certificate has ended, or null. */
+    static final String ENDED = System.getenv("MUHURDAR_ENDED");
+
     private Main() {}
 
     public static void main(String[] arguments) throws Exception {
@@ -30,8 +34,9 @@ public final class Main {
             case "calls" -> Calls.all();
             case "errors" -> Errors.all();
             case "token" -> Errors.token();
+            case "drain" -> Errors.drain();
             case "stream N" -> Streams.all(Integer.parseInt(arguments[1]));
-            default -> check(false, "usage: calls | errors | token | stream N");
+            default -> check(false, "usage: calls | errors | token | drain | stream N");
         }
         // Threads of open connections would keep it.
         System.exit(0);

@@ -1,6 +1,7 @@
 package tr.muhurdar.example;
 
 import com.google.protobuf.ByteString;
+import io.grpc.Deadline;
 import io.grpc.Grpc;
 import io.grpc.ManagedChannel;
 import io.grpc.StatusRuntimeException;
@@ -94,17 +95,22 @@ final class Muhurdar implements AutoCloseable {
     // snippet: retry
     /** Sends a request until it has an answer, at most for this long. */
     SealResponse seal(SealRequest request, long seconds) throws Refusal, InterruptedException {
-        long end = System.nanoTime() + TimeUnit.SECONDS.toNanos(seconds);
+        var end = Deadline.after(seconds, TimeUnit.SECONDS);
+        var stub = SealServiceGrpc.newBlockingStub(channel).withWaitForReady().withDeadline(end);
+        Refusal last = null;
         for (int attempt = 0; ; attempt++) {
             try {
-                SealResponse response = calls().seal(request);
+                SealResponse response = stub.seal(request);
                 whole(request, response);
                 return response;
             } catch (StatusRuntimeException e) {
-                Refusal refusal = Refusal.of(e);
-                long pause = refusal.again(attempt);
-                if (pause < 0 || System.nanoTime() + TimeUnit.MILLISECONDS.toNanos(pause) > end) {
-                    throw refusal;
+                if (end.isExpired() && last != null) {
+                    throw last; // What the time was spent on says more than that it is over.
+                }
+                last = Refusal.of(e);
+                long pause = last.again(attempt);
+                if (pause < 0 || pause > end.timeRemaining(TimeUnit.MILLISECONDS)) {
+                    throw last;
                 }
                 Thread.sleep(pause);
             }
