@@ -4,7 +4,7 @@
 //
 // FOLDER is that of `muhurdar dev`. MUHURDAR_PID is the process that `drain` ends, MUHURDAR_ENDED a taxpayer whose certificate has ended,
 // where there is one. Prints a line for each thing that held, and ends with 1 at the first that did not. What lies in
-// muhurdar.go is what a program of yours needs; the rest is tests.
+// first_seal.go, muhurdar.go, seal_all.go and seal_large.go is for programs of yours; the rest is tests.
 package main
 
 import (
@@ -13,6 +13,8 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"os"
+	"path/filepath"
+	"runtime"
 	"strconv"
 	"time"
 
@@ -115,6 +117,12 @@ func value[T any](answer T, err error) T {
 }
 
 func fail(why string, arguments ...any) {
-	fmt.Fprintf(os.Stderr, why+"\n", arguments...)
-	os.Exit(1)
+	// Where it was asked, which is in another file.
+	for depth := 1; ; depth++ {
+		_, file, line, there := runtime.Caller(depth)
+		if filepath.Base(file) != "main.go" || !there {
+			fmt.Fprintf(os.Stderr, "%s:%d: %s\n", filepath.Base(file), line, fmt.Sprintf(why, arguments...))
+			os.Exit(1)
+		}
+	}
 }

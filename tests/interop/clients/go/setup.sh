@@ -25,7 +25,7 @@ for plugin in google.golang.org/protobuf/cmd/protoc-gen-go google.golang.org/grp
   go build -C $here -buildvcs=false -o "$PWD/$made/bin/" $plugin ||
     say "cannot build $plugin; is the Go module proxy there, and Go 1.26 or later?"
 done
-go mod download -C $here google.golang.org/grpc google.golang.org/protobuf google.golang.org/genproto/googleapis/rpc golang.org/x/net golang.org/x/sys golang.org/x/text ||
+go mod download -C $here google.golang.org/{grpc,protobuf,genproto/googleapis/rpc} golang.org/x/{net,sys,text} ||
   say "cannot download the client's modules; is the Go module proxy there?"
 
 root=github.com/muhurdar/muhurdar/proto

@@ -22,9 +22,10 @@ func stream(ctx context.Context, count int) {
 	must(sealAll(ctx, branch("branch-1"), documents, Events{
 		Accepted: func(id string, sealed []byte, response *sealv1.SealResponse) {
 			check(documents[id] != nil && !accepted[id], "%s is accepted again", id)
-			check(response.GetResult().GetReceipt().GetDocumentId() == id, "%s has the receipt of %s", id, response.GetResult().GetReceipt().GetDocumentId())
+			receipt := response.GetResult().GetReceipt()
+			check(receipt.GetDocumentId() == id, "%s has the receipt of %s", id, receipt.GetDocumentId())
 			accepted[id] = true
-			fmt.Printf("%s %x %s\n", id, sha256.Sum256(sealed), response.GetResult().GetReceipt().GetId())
+			fmt.Printf("%s %x %s\n", id, sha256.Sum256(sealed), receipt.GetId())
 		},
 		Draining: func() {
 			draining = true

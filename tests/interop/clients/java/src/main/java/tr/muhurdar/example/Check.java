@@ -17,7 +17,11 @@ final class Check {
 
     static void check(boolean holds, String otherwise, Object... arguments) {
         if (!holds) {
-            System.err.printf(otherwise + "%n", arguments);
+            // Where it was asked, which is in another file.
+            var asked = StackWalker.getInstance().walk(frames -> frames
+                    .filter(frame -> !frame.getFileName().equals("Check.java"))
+                    .findFirst());
+            System.err.println(asked.orElseThrow().toStackTraceElement() + ": " + otherwise.formatted(arguments));
             // Also from a thread of gRPC's.
             System.exit(1);
         }
@@ -37,7 +41,8 @@ final class Check {
         byte[] document = response.getSealedDocument().toByteArray();
         var result = response.getResult();
         check(contains(document, "<ds:SignatureValue"), "the document carries no seal");
-        check(ByteString.copyFrom(Muhurdar.sha256(document)).equals(result.getSealedDocumentSha256()), "the digest is not that of the document");
+        var digest = ByteString.copyFrom(Muhurdar.sha256(document));
+        check(digest.equals(result.getSealedDocumentSha256()), "the digest is not that of the document");
         check(contains(document, ">" + result.getSigningTime() + "<"), "%s is not the time in the seal", result.getSigningTime());
         check(result.getSignatureValue().size() == 256, "a value of %d bytes by an RSA-2048 key", result.getSignatureValue().size());
         check(result.getLevel() == Level.LEVEL_BES, "level %s", result.getLevel());

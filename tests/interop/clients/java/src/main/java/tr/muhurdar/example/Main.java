@@ -13,7 +13,7 @@ import java.nio.file.Path;
  *
  * <p>FOLDER is that of `muhurdar dev`. MUHURDAR_PID is the process that `drain` ends, MUHURDAR_ENDED a taxpayer whose certificate has
  * ended, where there is one. Prints a line for each thing that held, and ends with 1 at the first that did not. What lies in
- * Muhurdar and Refusal is what a program of yours needs; the rest is tests.
+ * FirstSeal, Muhurdar and Refusal is for programs of yours; the rest is tests.
  */
 public final class Main {
     /** The seals of the tests' taxpayers: RSA-2048 and P-384. */

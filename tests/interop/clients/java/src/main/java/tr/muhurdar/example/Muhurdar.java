@@ -16,7 +16,6 @@ import java.security.MessageDigest;
 import java.security.NoSuchAlgorithmException;
 import java.util.HashMap;
 import java.util.Map;
-import java.util.UUID;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.LinkedBlockingDeque;
@@ -37,30 +36,9 @@ import tr.muhurdar.seal.v1.SealStreamResponse;
 
 /** What a program needs around the generated code. */
 final class Muhurdar implements AutoCloseable {
-    // snippet: first-seal
-    /** Seals one invoice. HOME has the authority's certificate, and the caller's own with its key. */
-    static SealResponse firstSeal(String address, Path home, byte[] invoice) throws IOException {
-        var credentials = TlsChannelCredentials.newBuilder()
-                .trustManager(home.resolve("ca.crt").toFile())
-                .keyManager(home.resolve("clients/branch-1.crt").toFile(), home.resolve("clients/branch-1.key").toFile())
-                .build();
-        ManagedChannel channel = Grpc.newChannelBuilder(address, credentials).build();
-        try {
-            var request = SealRequest.newBuilder()
-                    .setTaxpayer("1000000000")
-                    .setDocument(ByteString.copyFrom(invoice))
-                    .setIdempotencyKey(UUID.randomUUID().toString())
-                    .build();
-            return SealServiceGrpc.newBlockingStub(channel).withDeadlineAfter(30, TimeUnit.SECONDS).seal(request);
-        } finally {
-            channel.shutdown();
-        }
-    }
-    // end snippet
-
     final ManagedChannel channel;
 
-    // snippet: dial
+    // snippet: connect
     /** A connection that outlives whatever lies between. NAME is whose certificate is shown, empty for nobody's. */
     Muhurdar(String address, Path home, String name) throws IOException {
         var credentials = TlsChannelCredentials.newBuilder().trustManager(home.resolve("ca.crt").toFile());
@@ -68,8 +46,7 @@ final class Muhurdar implements AutoCloseable {
             credentials.keyManager(home.resolve("clients/" + name + ".crt").toFile(), home.resolve("clients/" + name + ".key").toFile());
         }
         channel = Grpc.newChannelBuilder(address, credentials.build())
-                // The default of 4 MiB throws away the answer to a document of 5 MB, after it was sealed. ServerLimits.message_bytes and
-                // 64 KiB is what there may be.
+                // The default of 4 MiB throws away the answer to a document of 5 MB, after it was sealed.
                 .maxInboundMessageSize(MAX_ANSWER)
                 // A line that died without a word is noticed by this alone.
                 .keepAliveTime(30, TimeUnit.SECONDS)
@@ -79,7 +56,8 @@ final class Muhurdar implements AutoCloseable {
                 .build();
     }
 
-    static final int MAX_ANSWER = 20 << 20;
+    /** More than the largest answer: ServerLimits.message_bytes and 64 KiB. */
+    static final int MAX_ANSWER = 32 << 20;
 
     /** For one call after the other. */
     SealServiceGrpc.SealServiceBlockingStub calls() {
@@ -158,7 +136,7 @@ final class Muhurdar implements AutoCloseable {
         var sealed = new ByteArrayOutputStream();
         var result = new AtomicReference<SealLargeResult>();
         var end = new AtomicReference<SealLargeEnd>(SealLargeEnd.getDefaultInstance());
-        var upload = (ClientCallStreamObserver<SealLargeRequest>) streams().sealLarge(new ClientResponseObserver<SealLargeRequest, SealLargeResponse>() {
+        var answers = new ClientResponseObserver<SealLargeRequest, SealLargeResponse>() {
             @Override
             public void beforeStart(ClientCallStreamObserver<SealLargeRequest> upload) {
                 upload.setOnReadyHandler(ready::release);
@@ -183,8 +161,10 @@ final class Muhurdar implements AutoCloseable {
             @Override
             public void onCompleted() {
                 answer.complete(null);
+                ready.release();
             }
-        });
+        };
+        var upload = (ClientCallStreamObserver<SealLargeRequest>) streams().sealLarge(answers);
         upload.onNext(SealLargeRequest.newBuilder().setHeader(header).build());
         for (int at = 0; at < document.length && !answer.isDone(); at += 256 << 10) {
             while (!upload.isReady() && !answer.isDone()) {
@@ -201,7 +181,8 @@ final class Muhurdar implements AutoCloseable {
         byte[] whole = result.get().hasPatch()
                 ? splice(ByteString.copyFrom(document), result.get().getPatch()).toByteArray()
                 : sealed.toByteArray();
-        if (end.get().getSize() != whole.length || !end.get().getSealedDocumentSha256().equals(ByteString.copyFrom(sha256(whole)))) {
+        var digest = ByteString.copyFrom(sha256(whole));
+        if (end.get().getSize() != whole.length || !end.get().getSealedDocumentSha256().equals(digest)) {
             throw new IllegalStateException("the sealed document is not whole");
         }
         return whole;

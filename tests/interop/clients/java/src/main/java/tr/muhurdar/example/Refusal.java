@@ -67,7 +67,7 @@ final class Refusal extends Exception {
     }
     // end snippet
 
-    // snippet: retry
+    // snippet: again
     /**
      * How long to wait before the request is sent again, and negative where it may not be: no sooner than the service says, later from
      * try to try, and never at the same moment as everybody else. The request has an idempotency key, the same at each try.

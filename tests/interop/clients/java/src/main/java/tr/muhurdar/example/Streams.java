@@ -24,7 +24,8 @@ final class Streams implements Muhurdar.Events {
         for (int n = 1; n <= count; n++) {
             String number = "TST2026%09d".formatted(n);
             // The key is made once. A program that may itself be killed writes it down before it sends anything.
-            streams.documents.put(number, Check.request(Main.invoice(Main.RSA, number, "")).setIdempotencyKey(UUID.randomUUID().toString()).build());
+            var request = Check.request(Main.invoice(Main.RSA, number, "")).setIdempotencyKey(UUID.randomUUID().toString());
+            streams.documents.put(number, request.build());
         }
         try (var branch = Main.branch("branch-1")) {
             branch.sealAll(streams.documents, streams);
