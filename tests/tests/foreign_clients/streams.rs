@@ -28,7 +28,11 @@ const WINDOW: usize = 64;
 pub(super) fn outlive_a_service_that_is_ended(client: Command) {
     let run = run(client, "TERM", 0);
     for notice in ["held: the drain notice", "held: DRAINING", "sealed: 500"] {
-        assert!(run.said.lines().any(|line| line == notice), "{notice}: {}", run.said);
+        assert!(
+            run.notices.lines().any(|line| line == notice),
+            "{notice}: {}",
+            run.notices
+        );
     }
     let accepted: BTreeSet<_> = run.accepted.values().map(|(_, receipt)| receipt.clone()).collect();
     let [first, second] = &run.recorded;
@@ -50,7 +54,7 @@ pub(super) fn outlive_a_service_that_is_ended(client: Command) {
 pub(super) fn outlive_a_service_that_is_killed(client: Command) {
     // What a shell says of it: 128 and the signal.
     let run = run(client, "KILL", 137);
-    assert!(run.said.lines().any(|line| line == "sealed: 500"), "{}", run.said);
+    assert!(run.notices.lines().any(|line| line == "sealed: 500"), "{}", run.notices);
     let [first, second] = &run.recorded;
     assert!(
         first.len() < COUNT,
@@ -66,8 +70,8 @@ pub(super) fn outlive_a_service_that_is_killed(client: Command) {
 }
 
 struct Run {
-    /// Everything that the program wrote.
-    said: String,
+    /// What the program wrote besides its answers.
+    notices: String,
     /// By id: the SHA-256 of what was sealed, and the receipt.
     accepted: BTreeMap<String, (String, String)>,
     /// The receipts in the audit log of the service that was ended, and of the one that came after it.
@@ -88,24 +92,25 @@ fn run(mut client: Command, signal: &str, code: i32) -> Run {
     let sealed = "muhurdar_seals_total{document=\"invoice\",outcome=\"sealed\"}";
     program.wait_until(|_| appliance.metric(sealed) >= 100.0);
     appliance.signal(signal);
-    assert_eq!(appliance.exit_code_within(LONG), Some(code), "{}", program.said());
+    assert_eq!(appliance.exit_code_within(LONG), Some(code), "{}", program.notices());
     let first = receipts(&appliance);
     appliance.start_again();
     program.wait_until(|status| status.is_some());
     let said = program.said();
-    assert!(program.status().is_some_and(|status| status.success()), "{said}");
+    let notices = program.notices();
+    assert!(program.status().is_some_and(|status| status.success()), "{notices}");
 
     let mut accepted = BTreeMap::new();
     let mut given = BTreeSet::new();
     for (id, digest, receipt) in said.lines().filter_map(answer) {
-        assert!(given.insert(digest.to_owned()), "{digest} is two documents: {said}");
+        assert!(given.insert(digest.to_owned()), "{digest} is two documents: {notices}");
         let before = accepted.insert(id.to_owned(), (digest.to_owned(), receipt.to_owned()));
-        assert!(before.is_none(), "{id} was accepted twice: {said}");
+        assert!(before.is_none(), "{id} was accepted twice: {notices}");
     }
-    assert_eq!(accepted.len(), COUNT, "{said}");
+    assert_eq!(accepted.len(), COUNT, "{notices}");
     let recorded = [first, receipts(&appliance)];
     Run {
-        said,
+        notices,
         accepted,
         recorded,
     }
@@ -155,6 +160,13 @@ impl Program {
         fs::read_to_string(self.out.path()).unwrap()
     }
 
+    /// What it wrote besides its answers.
+    fn notices(&self) -> String {
+        let said = self.said();
+        let notices = said.lines().filter(|line| answer(line).is_none());
+        notices.collect::<Vec<_>>().join("\n")
+    }
+
     /// How it ended, where it has.
     fn status(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().unwrap()
@@ -171,7 +183,7 @@ impl Program {
             assert!(
                 status.is_none() && Instant::now() < end,
                 "it does not get there, {status:?}: {}",
-                self.said()
+                self.notices()
             );
             std::thread::sleep(Duration::from_millis(10));
         }
