@@ -195,7 +195,7 @@ func seals(ctx context.Context, client sealv1.SealServiceClient) {
 			byID := value(client.GetSeal(ctx, &sealv1.GetSealRequest{Seal: &sealv1.GetSealRequest_Id{Id: seal.Id}})).Seal
 			check(proto.Equal(byID, seal), "%s by its id is %v", seal.Taxpayer, byID)
 			if seal.State != sealv1.SealState_SEAL_STATE_USABLE {
-				check(!seal.Chosen && seal.StateDetail != "", "%s is sealed with what cannot: %v", seal.Taxpayer, seal)
+				check(seal.StateDetail != "", "%s cannot seal, and nobody says why: %v", seal.Taxpayer, seal)
 				check(seal.State == sealv1.SealState_SEAL_STATE_EXPIRED, "%s is %v", seal.Taxpayer, seal)
 				others = append(others, seal.Taxpayer)
 				continue

@@ -243,7 +243,7 @@ final class Calls {
                 var byId = branch.calls().getSeal(GetSealRequest.newBuilder().setId(seal.getId()).build()).getSeal();
                 check(byId.equals(seal), "%s by its id is %s", taxpayer, byId);
                 if (seal.getState() != SealState.SEAL_STATE_USABLE) {
-                    check(!seal.getChosen() && !seal.getStateDetail().isEmpty(), "%s is sealed with what cannot: %s", taxpayer, seal);
+                    check(!seal.getStateDetail().isEmpty(), "%s cannot seal, and nobody says why: %s", taxpayer, seal);
                     check(seal.getState() == SealState.SEAL_STATE_EXPIRED, "%s is %s", taxpayer, seal);
                     others.add(taxpayer);
                 } else {
