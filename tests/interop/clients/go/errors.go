@@ -275,14 +275,19 @@ func token(ctx context.Context) {
 	held("TOKEN_UNAVAILABLE")
 }
 
-// drain: a signature takes two seconds now, time enough to be told.
+// drain: a signature takes seconds now, time enough to be told.
 func drain(ctx context.Context) {
 	client := branch("branch-1")
+	value(client.GetServerInfo(ctx, &sealv1.GetServerInfoRequest{})) // A call that waits for its connection is not admitted.
 	admitted := make(chan *sealv1.SealResponse)
 	go func() { admitted <- value(client.Seal(ctx, request(plain()))) }()
-	time.Sleep(500 * time.Millisecond)
+	time.Sleep(time.Second)
 	must(syscall.Kill(value(strconv.Atoi(os.Getenv("MUHURDAR_PID"))), syscall.SIGTERM))
-	time.Sleep(300 * time.Millisecond)
+	// Refused for what it is, until the signal has come.
+	for told := "XML_MALFORMED"; told == "XML_MALFORMED"; {
+		_, err := client.Seal(ctx, request([]byte("<Invoice")))
+		told = refusalOf(status.Convert(err)).Reason
+	}
 	sealing(ctx, client, request(plain()), codes.Unavailable, "DRAINING")
 	held("DRAINING")
 	isSealed(<-admitted)

@@ -78,14 +78,25 @@ final class Errors {
         held("TOKEN_UNAVAILABLE");
     }
 
-    /** A signature takes two seconds now: time enough to be told. */
+    /** A signature takes seconds now: time enough to be told. */
     static void drain() throws Exception {
         try (var branch = Main.branch("branch-1")) {
+            // A call that waits for its connection is not admitted.
+            branch.calls().getServerInfo(GetServerInfoRequest.getDefaultInstance());
             var admitted = SealServiceGrpc.newFutureStub(branch.channel).seal(request(plain()).build());
-            Thread.sleep(500);
+            Thread.sleep(1000);
             var service = ProcessHandle.of(Long.parseLong(System.getenv("MUHURDAR_PID"))).orElseThrow();
             check(service.destroy(), "SIGTERM to the service");
-            Thread.sleep(300);
+            // Refused for what it is, until the signal has come.
+            var malformed = request("<Invoice".getBytes(StandardCharsets.UTF_8)).build();
+            String told = "XML_MALFORMED";
+            while (told.equals("XML_MALFORMED")) {
+                try {
+                    check(false, "sealed %s", branch.calls().seal(malformed));
+                } catch (StatusRuntimeException e) {
+                    told = Refusal.of(e).reason;
+                }
+            }
             sealing(branch, request(plain()), Code.UNAVAILABLE, "DRAINING");
             held("DRAINING");
             Check.isSealed(admitted.get());
