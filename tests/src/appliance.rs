@@ -314,24 +314,7 @@ impl Appliance {
         &self.keeper.pid
     }
 
-    /// Starts the service again, where it has ended: on the same folder, and at the same address where that was given
-    /// ([`Builder::listen`]). Its log begins anew.
-    ///
-    /// # Panics
-    /// Where it still runs.
-    pub fn start_again(&mut self) {
-        assert!(
-            self.exit_code_within(Duration::ZERO).is_some(),
-            "one at a time in a folder"
-        );
-        self.runs += 1;
-        self.log = self.folder.join(format!("log-{}", self.runs));
-        let keeper = Keeper::start(&self.folder, &self.log, &self.arguments, &self.environment);
-        std::mem::replace(&mut self.keeper, keeper).leave();
-        self.wait_until_it_listens();
-    }
-
-    /// Everything it wrote since it was started last.
+    /// Everything it wrote so far.
     #[must_use]
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
@@ -431,6 +414,23 @@ impl Appliance {
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+    }
+
+    /// Starts the service again, where it has ended: on the same folder, and at the same address where that was given
+    /// ([`Builder::listen`]). What [`Appliance::log`] tells begins anew.
+    ///
+    /// # Panics
+    /// Where it still runs.
+    pub fn start_again(&mut self) {
+        assert!(
+            self.exit_code_within(Duration::ZERO).is_some(),
+            "one at a time in a folder"
+        );
+        self.runs += 1;
+        self.log = self.folder.join(format!("log-{}", self.runs));
+        let keeper = Keeper::start(&self.folder, &self.log, &self.arguments, &self.environment);
+        std::mem::replace(&mut self.keeper, keeper).leave();
+        self.wait_until_it_listens();
     }
 
     /// Whether the process runs; one that has ended and waits for its keeper does not.
