@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Makes ready what other people wrote and Debian does not package: signxml and grpcio (PyPI) in target/interop-venv, xml-sec
-# (crates.io) in target/interop-xml-sec, @grpc/grpc-js (npm) in target/interop-node, buf (npm) in target/interop-buf. Does nothing
-# where they are ready.
+# (crates.io) in target/interop-xml-sec, @grpc/grpc-js (npm) in target/interop-node, buf (npm) in target/interop-buf, the clients in Go
+# and in Java in target/interop-go and target/interop-java. Does nothing where they are ready.
 # usage: tests/interop/setup.sh
-# needs: python3 with venv, cargo, node with npm, PyPI, crates.io and npm. The JDK's verifier needs no more than a JDK
+# needs: python3 with venv, cargo, node with npm, go, a JDK with mvn, and each one's registry. The JDK's verifier needs no more than a JDK
 #        (apt-get install default-jdk-headless).
 set -eu
 cd "$(dirname "$0")/../.."
@@ -53,6 +53,10 @@ if command -v npm >/dev/null 2>&1; then
 else
   say "there is no npm; apt-get install nodejs npm"
 fi
+
+# Each a script of its own: it says what it could not have.
+$clients/go/setup.sh || failed=69
+$clients/java/setup.sh || failed=69
 
 cargo build --quiet --locked --manifest-path tests/interop/xml-sec/Cargo.toml --target-dir target/interop-xml-sec ||
   say "cannot build the xml-sec verifier; is crates.io there, and Rust 1.92 or later?"

@@ -236,20 +236,47 @@ impl Prepared {
         // From here on it is the keeper that removes it.
         let folder = self.folder.keep();
         let log = folder.join("log");
-        let mut keeper = Command::new("sh")
+        let keeper = Keeper::start(&folder, &log, &self.arguments, &self.environment);
+        let mut appliance = Appliance {
+            folder,
+            dir: self.dir,
+            arguments: self.arguments,
+            environment: self.environment,
+            log,
+            runs: 1,
+            address: None,
+            admin: None,
+            keeper,
+        };
+        appliance.wait_until_it_listens();
+        appliance
+    }
+}
+
+/// The shell that looks after a service's process, and the process.
+#[derive(Debug)]
+struct Keeper {
+    shell: Child,
+    stdin: Option<ChildStdin>,
+    pid: String,
+}
+
+impl Keeper {
+    fn start(folder: &Path, log: &Path, arguments: &[String], environment: &[(String, OsString)]) -> Self {
+        let mut shell = Command::new("sh")
             .args(["-c", KEEPER, "keeper"])
             .arg(binary("muhurdar"))
-            .args(&self.arguments)
-            .env("LOG", &log)
-            .env("FOLDER", &folder)
-            .envs(self.environment)
+            .args(arguments)
+            .env("LOG", log)
+            .env("FOLDER", folder)
+            .envs(environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .expect("sh starts");
-        let stdin = keeper.stdin.take();
+        let stdin = shell.stdin.take();
         let mut line = String::new();
-        let said = keeper
+        let said = shell
             .stdout
             .take()
             .map(BufReader::new)
@@ -259,30 +286,29 @@ impl Prepared {
             "the keeper names the process it has started"
         );
         let pid = line.trim().to_owned();
-        let mut appliance = Appliance {
-            dir: self.dir,
-            log,
-            pid,
-            address: None,
-            admin: None,
-            keeper,
-            stdin,
-        };
-        appliance.wait_until_it_listens();
-        appliance
+        Self { shell, stdin, pid }
+    }
+
+    /// Goes without a look at what is left: another one has that now.
+    fn leave(mut self) {
+        // In this order: it cleans up where its input ends. An error would say that it is gone.
+        drop(self.shell.kill());
+        drop(self.shell.wait());
     }
 }
 
 /// A running service. Dropped, it is stopped and its folder removed.
 #[derive(Debug)]
 pub struct Appliance {
+    folder: PathBuf,
     dir: PathBuf,
+    arguments: Vec<String>,
+    environment: Vec<(String, OsString)>,
     log: PathBuf,
-    pid: String,
+    runs: usize,
     address: Option<SocketAddr>,
     admin: Option<SocketAddr>,
-    keeper: Child,
-    stdin: Option<ChildStdin>,
+    keeper: Keeper,
 }
 
 impl Appliance {
@@ -313,7 +339,7 @@ impl Appliance {
     /// Its process.
     #[must_use]
     pub fn pid(&self) -> &str {
-        &self.pid
+        &self.keeper.pid
     }
 
     /// Everything it wrote so far, with what it had to say when this was asked: lines are written a moment after they are said.
@@ -387,7 +413,7 @@ impl Appliance {
     /// Sends it a signal, such as `TERM`.
     pub fn signal(&self, name: &str) {
         let sent = Command::new("kill")
-            .args(["-s", name, &self.pid])
+            .args(["-s", name, self.pid()])
             .status()
             .expect("kill runs");
         assert!(sent.success(), "SIG{name} to the appliance");
@@ -422,9 +448,26 @@ impl Appliance {
         }
     }
 
+    /// Starts the service again, where it has ended: on the same folder, and at the same address where that was given
+    /// ([`Builder::listen`]). What [`Appliance::log`] tells begins anew.
+    ///
+    /// # Panics
+    /// Where it still runs.
+    pub fn start_again(&mut self) {
+        assert!(
+            self.exit_code_within(Duration::ZERO).is_some(),
+            "one at a time in a folder"
+        );
+        self.runs += 1;
+        self.log = self.folder.join(format!("log-{}", self.runs));
+        let keeper = Keeper::start(&self.folder, &self.log, &self.arguments, &self.environment);
+        std::mem::replace(&mut self.keeper, keeper).leave();
+        self.wait_until_it_listens();
+    }
+
     /// Whether the process runs; one that has ended and waits for its keeper does not.
     fn alive(&self) -> bool {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap_or_default();
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap_or_default();
         status
             .lines()
             .find(|l| l.starts_with("State:"))
@@ -451,9 +494,9 @@ impl Appliance {
 
 impl Drop for Appliance {
     fn drop(&mut self) {
-        drop(self.stdin.take());
+        drop(self.keeper.stdin.take());
         // An error would say that the keeper is gone already.
-        drop(self.keeper.wait());
+        drop(self.keeper.shell.wait());
     }
 }
 
