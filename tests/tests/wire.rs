@@ -47,6 +47,8 @@ fn image(folder: &Path, change: impl FnOnce(&mut FileDescriptorSet)) -> String {
     path.to_str().unwrap().to_owned()
 }
 
+type Change = fn(&mut FileDescriptorSet);
+
 fn lint(buf: &Path, image: &str) -> Option<String> {
     fault(buf, &["lint", image, "--config", "buf.yaml"])
 }
@@ -92,7 +94,7 @@ fn nothing_that_was_published_is_taken_away_or_changed() {
     let image = image(folder.path(), |_| {});
     assert_eq!(breaking(&buf, &image), None);
     // And it would see what is.
-    let changes: [(fn(&mut FileDescriptorSet), &str); 3] = [
+    let changes: [(Change, &str); 3] = [
         (|set| drop(ours(set).message_type[0].field.pop()), "was deleted"),
         (
             |set| ours(set).enum_type[0].value[1].name = Some("DOCUMENT_TYPE_ANOTHER".to_owned()),

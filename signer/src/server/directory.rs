@@ -38,14 +38,12 @@ pub(super) fn list(
     let mut page = wire::ListSealsResponse::default();
     let mut bytes = 0;
     for seal in seals.after(after).filter(|seal| caller.may_use(&seal.taxpayer)) {
-        let chosen = seals
-            .at(&seal.taxpayer, now)
-            .is_some_and(|chosen| chosen.id() == seal.id());
+        let best = seals.at(&seal.taxpayer, now).is_some_and(|best| best.id() == seal.id());
         // An encryption certificate is no seal; where it is all there is, it says why there is none.
-        if !chosen && seal.certificate.fits_profile().is_err() {
+        if !best && seal.certificate.fits_profile().is_err() {
             continue;
         }
-        let info = seal_info(seal, chosen, now);
+        let info = seal_info(seal, best, now);
         bytes += info.encoded_len();
         if let Some(last) = page.seals.last()
             && (page.seals.len() == size || bytes > MAX_PAGE_BYTES)
@@ -77,10 +75,10 @@ pub(super) fn get(
         }
     };
     let seals = pipeline.seals.load();
-    let chosen = seals.at(&seal.taxpayer, now);
-    let chosen = chosen.is_some_and(|chosen| chosen.id() == seal.id());
+    let best = seals.at(&seal.taxpayer, now);
+    let best = best.is_some_and(|best| best.id() == seal.id());
     Ok(wire::GetSealResponse {
-        seal: Some(seal_info(&seal, chosen, now)),
+        seal: Some(seal_info(&seal, best, now)),
     })
 }
 

@@ -272,8 +272,8 @@ pub(super) fn receipt_document_type(receipt: &wire::Receipt) -> Option<DocumentT
     document_type(receipt.document_type())
 }
 
-/// A seal, and whether it is the one that its taxpayer's documents are sealed with.
-pub(super) fn seal_info(seal: &Seal, chosen: bool, now: jiff::Timestamp) -> wire::SealInfo {
+/// A seal, and whether it is the best that its taxpayer has: where it can seal, the one that does.
+pub(super) fn seal_info(seal: &Seal, best: bool, now: jiff::Timestamp) -> wire::SealInfo {
     let certificate = &seal.certificate;
     let unfit = certificate.fit_for_sealing(now).err();
     wire::SealInfo {
@@ -285,9 +285,9 @@ pub(super) fn seal_info(seal: &Seal, chosen: bool, now: jiff::Timestamp) -> wire
         certificate_serial_number: certificate.serial_decimal().to_owned(),
         not_before: time(certificate.not_before().into()),
         not_after: time(certificate.not_after().into()),
+        chosen: best && unfit.is_none(),
         state: state(unfit.as_ref()).into(),
         state_detail: unfit.map(|unfit| unfit.to_string()).unwrap_or_default(),
-        chosen,
     }
 }
 

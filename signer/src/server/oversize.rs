@@ -32,7 +32,12 @@ impl Oversized {
     /// The size of an item that was too large; none of any other. Asked in the order of the items.
     pub(super) fn size_of(&self, number: u64) -> Option<u64> {
         let mut items = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        items.pop_front_if(|(first, _)| *first == number).map(|(_, size)| size)
+        let (first, size) = items.front().copied()?;
+        if first != number {
+            return None;
+        }
+        items.pop_front();
+        Some(size)
     }
 }
 
