@@ -72,8 +72,17 @@ seal_and_verify() {
 
 load() {
   say "Load test, $DURATION"
-  run "$loadtest" run --dir "$appliance" --metrics "$(metrics_of "$log")" --duration "$DURATION" --out "$report" ||
-    die 1 "the load test failed; the appliance's log is $log"
+  local code json
+  run "$loadtest" run --dir "$appliance" --metrics "$(metrics_of "$log")" --duration "$DURATION" --out "$report"
+  code=$?
+  [ "$code" != 0 ] || return
+  # Figures that a busy machine has spoilt tell of the machine. Seals that are wrong or missing tell of the service.
+  json=$(find "$report" -name '*.json' -print -quit)
+  if [ "$code" = 1 ] && [ -n "$json" ] && grep -q '"errors": {}' "$json" && grep -q '"verify_failures": 0' "$json"; then
+    note "Every request was answered and every seal looked at verified, but the figures are not valid: this machine was too busy (above)."
+    return
+  fi
+  die 1 "the load test failed; the appliance's log is $log"
 }
 
 clean_up_on_exit
