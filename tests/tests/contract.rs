@@ -359,7 +359,7 @@ async fn a_message_that_is_too_large_is_its_items_refusal_and_nobody_elses() {
     is(&said, Code::InvalidArgument, "XML_LIMIT");
     // Of a batch it is told which item was too much.
     let batch = SealBatchRequest {
-        items: vec![request(), large(MIB), large(MIB), request()],
+        items: vec![request(), large(MIB + MIB / 8), large(MIB), request()],
     };
     let said = refused(&client.seal_batch(batch).await.unwrap_err());
     is(&said, Code::InvalidArgument, "MESSAGE_TOO_LARGE");

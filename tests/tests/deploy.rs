@@ -222,16 +222,15 @@ fn of_the_rules() -> Vec<Query> {
         .collect()
 }
 
-/// The reasons of the table in the proto's head; its first column has gRPC's codes.
+/// The reasons of the proto, but for those of what no service here can do yet.
 fn reasons() -> Vec<String> {
-    const FIRST_COLUMN: usize = 21;
-    let proto = read("proto/muhurdar/seal/v1/seal.proto");
-    let table = proto.lines().filter_map(|line| line.strip_prefix("//   "));
-    let words = table
-        .filter_map(|line| line.get(FIRST_COLUMN..))
-        .flat_map(|line| line.split(' '));
-    let is_reason = |word: &&str| word.len() > 3 && word.chars().all(|c| c.is_ascii_uppercase() || c == '_');
-    let found: Vec<_> = words.filter(is_reason).map(str::to_owned).collect();
-    assert!(found.len() >= 16, "{found:?}");
-    found.into_iter().chain(["INTERNAL".to_owned()]).collect()
+    const TO_COME: [&str; 3] = ["LEDGER_UNAVAILABLE", "TIMESTAMP_UNAVAILABLE", "PREFLIGHT"];
+    let proto = read("proto/muhurdar/seal/v1/reason.proto");
+    let values = proto.lines().filter_map(|line| line.trim().strip_prefix("REASON_"));
+    let names = values.filter_map(|value| value.split_once(" = ")).map(|(name, _)| name);
+    let found: Vec<_> = names
+        .filter(|name| *name != "UNSPECIFIED" && !TO_COME.contains(name))
+        .collect();
+    assert!(found.len() >= 20, "{found:?}");
+    found.into_iter().map(str::to_owned).collect()
 }

@@ -374,7 +374,8 @@ async fn a_quota_is_a_clients_own_and_says_when_to_come_back() {
             let violations = &refused.details.quota_failure().unwrap().violations;
             assert_eq!(violations[0].subject, bound, "{refused:?}");
             let delay = refused.details.retry_info().and_then(|r| r.retry_delay).unwrap();
-            assert!(delay > Duration::ZERO && delay <= Duration::from_secs(5), "{delay:?}");
+            // Each has a place in a line, which is no longer than ten seconds.
+            assert!(delay > Duration::ZERO && delay <= Duration::from_secs(12), "{delay:?}");
         }
         let sealed = 12 - refusals.len();
         assert!(allowed.contains(&sealed), "{client}: {sealed} were sealed");

@@ -144,6 +144,11 @@ impl Arriving {
         }
     }
 
+    /// Whether a prefix has begun, or a message is read past: neither was passed on.
+    fn keeps_something_back(&self) -> bool {
+        !self.prefix.is_empty() || self.past.is_some()
+    }
+
     /// Reads past a message that is too large; behind it comes what stands in its place.
     fn read_past(&mut self, mut past: Past, mut data: Bytes) -> Result<Frame<Bytes>, Status> {
         let here = data.len().min(usize::try_from(past.missing()).unwrap_or(usize::MAX));
@@ -194,24 +199,28 @@ impl http_body::Body for Arriving {
         this.wait.over();
         match came.map(|frame| frame.map(Frame::into_data)) {
             Some(Ok(Ok(data))) => Poll::Ready(Some(this.pass(data))),
-            Some(Ok(Err(frame))) => Poll::Ready(Some(Ok(frame))),
             Some(Err(broken)) => Poll::Ready(Some(Err(broken))),
+            // Nobody else knows of what was kept back.
+            Some(Ok(Err(_))) | None if this.keeps_something_back() => {
+                this.prefix.clear();
+                this.past = None;
+                Poll::Ready(Some(Err(this.refuse(&Refusal::Call {
+                    code: Code::Internal,
+                    problem: "the body ends in the middle of a message".to_owned(),
+                }))))
+            }
+            Some(Ok(Err(frame))) => Poll::Ready(Some(Ok(frame))),
             None => Poll::Ready(None),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.rest.is_empty() && self.body.is_end_stream()
+        self.rest.is_empty() && !self.keeps_something_back() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        let (body, rest) = (self.body.size_hint(), self.rest.len() as u64);
-        let mut hint = SizeHint::new();
-        hint.set_lower(body.lower() + rest);
-        if let Some(upper) = body.upper() {
-            hint.set_upper(upper + rest);
-        }
-        hint
+        // What is read past is less than what came.
+        SizeHint::new()
     }
 }
 

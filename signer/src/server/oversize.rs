@@ -13,7 +13,7 @@ use prost::Message as _;
 
 use crate::{outside::LONGEST, refusal::Refusal};
 
-/// How many times as large as it may be a message of a stream is read past. One that is larger ends the call.
+/// How many times as large as it may be a message is read past. One that is larger ends the call at once.
 const WORTH_READING_PAST: u64 = 16;
 /// `SealStreamRequest.id`, `SealBatchRequest.items`.
 const FIRST_FIELD: u64 = 1;
@@ -90,14 +90,15 @@ impl Past {
             id: Vec::new(),
             items: 0,
         };
-        match rule {
-            Rule::Batch if !compressed => Ok(past),
-            Rule::Stream(items) if !compressed && size <= most.saturating_mul(WORTH_READING_PAST) => {
-                items.put(number, size);
-                Ok(past)
-            }
-            _ => Err(past.refusal(None)),
+        if compressed || size > most.saturating_mul(WORTH_READING_PAST) {
+            return Err(past.refusal(None));
         }
+        match rule {
+            Rule::Call => return Err(past.refusal(None)),
+            Rule::Batch => {}
+            Rule::Stream(items) => items.put(number, size),
+        }
+        Ok(past)
     }
 
     fn refusal(&self, item: Option<usize>) -> Refusal {
