@@ -9,7 +9,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use toml_edit::DocumentMut;
 
-use super::{CLIENT_URI, Failure, pki};
+use super::{CLIENT_URI, Failure, examples, pki};
 
 /// Names of the clients that get a certificate, with their rights.
 const CLIENTS: [(&str, &str); 3] = [
@@ -169,7 +169,7 @@ impl Home {
         )
     }
 
-    /// `client.toml`: how branch-1 reaches the appliance.
+    /// How branch-1 reaches the appliance: `client.toml`, and the programs of `clients/examples`.
     pub(super) fn write_client(&self, address: SocketAddr) -> Result<(), Failure> {
         let reachable = if address.ip().is_unspecified() {
             SocketAddr::new(Ipv4Addr::LOCALHOST.into(), address.port())
@@ -183,6 +183,7 @@ impl Home {
              cert = \"clients/branch-1.crt\"\n\
              key = \"clients/branch-1.key\"\n"
         );
-        pki::write(&self.path("client.toml"), text.as_bytes())
+        pki::write(&self.path("client.toml"), text.as_bytes())?;
+        examples::write(&self.path("clients/examples"), &self.dir, reachable)
     }
 }

@@ -1,8 +1,10 @@
 //! `muhurdar dev`: a throw-away appliance, like `vault server -dev`.
 //!
 //! Comes in: a folder, and for whom to make seals. Goes out: the folder with a SoftHSM2 token, a test CA, keys and
-//! certificates, a configuration, and the service itself. What is there already stays.
+//! certificates, a configuration, programs that call it, and the service itself. What is there already stays; the programs are
+//! written anew.
 
+mod examples;
 mod home;
 mod pki;
 mod token;
@@ -213,6 +215,7 @@ fn announce(home: &Home, appliance: &Appliance) {
          \x20 grpcurl -cacert {dir}/ca.crt -cert {dir}/clients/branch-1.crt -key {dir}/clients/branch-1.key \\\n\
          \x20     {address} muhurdar.seal.v1.SealService/ListSeals\n\
          \n\
+         A first seal from a program of your own, in Go, Java, Node and Python: {dir}/clients/examples/README.md\n\
          For Java and .NET, key, certificate and CA are in clients/branch-1.p12 too (password \"{password}\").\n",
         password = pki::P12_PASSWORD,
         count = appliance.taxpayers(),

@@ -2,13 +2,6 @@ package main
 
 // snippet: first-seal
 
-// PATH has protoc-gen-go and protoc-gen-go-grpc, and googleapis/ is where google/rpc/status.proto lies:
-//
-//	protoc -I proto -I googleapis --go_out=gen --go_opt=module=github.com/muhurdar/muhurdar/proto \
-//	    --go-grpc_out=gen --go-grpc_opt=module=github.com/muhurdar/muhurdar/proto \
-//	    muhurdar/seal/v1/seal.proto muhurdar/seal/v1/reason.proto
-//	(cd gen && go mod init github.com/muhurdar/muhurdar/proto)
-//	go mod edit -require=github.com/muhurdar/muhurdar/proto@v0.0.0 -replace=github.com/muhurdar/muhurdar/proto=./gen && go mod tidy
 import (
 	"bytes"
 	"context"

@@ -4,7 +4,6 @@
 "use strict";
 
 // snippet: first-seal
-// npm install @grpc/grpc-js @grpc/proto-loader google-proto-files
 const { createHash, randomUUID } = require("node:crypto");
 const { readFileSync, writeFileSync } = require("node:fs");
 const path = require("node:path");
@@ -39,13 +38,13 @@ function firstSeal(proto, home, address, invoice) {
     }),
   );
 }
-// end snippet
 
 module.exports = { firstSeal };
 if (require.main === module) {
-  const { MUHURDAR_PROTO, MUHURDAR_HOME, MUHURDAR_ADDRESS } = process.env;
+  const home = process.env.MUHURDAR_HOME ?? "/tmp/muhurdar";
+  const address = process.env.MUHURDAR_ADDRESS ?? "127.0.0.1:7443";
   const [source, target] = process.argv.slice(2);
-  firstSeal(MUHURDAR_PROTO, MUHURDAR_HOME, MUHURDAR_ADDRESS, readFileSync(source)).then(
+  firstSeal(process.env.MUHURDAR_PROTO ?? "proto", home, address, readFileSync(source)).then(
     (sealed) => writeFileSync(target, sealed),
     (error) => {
       console.error(error.message);
@@ -53,3 +52,4 @@ if (require.main === module) {
     },
   );
 }
+// end snippet

@@ -5,9 +5,6 @@ environment: MUHURDAR_HOME, the folder of `muhurdar dev`; MUHURDAR_ADDRESS, host
 """
 
 # snippet: first-seal
-# pip install grpcio grpcio-tools grpcio-status
-# python -m grpc_tools.protoc -I proto -I "$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
-#   --python_out=. --pyi_out=. --grpc_python_out=. muhurdar/seal/v1/seal.proto muhurdar/seal/v1/reason.proto
 import hashlib
 import os
 import sys
@@ -18,6 +15,7 @@ import grpc
 from muhurdar.seal.v1 import seal_pb2, seal_pb2_grpc
 
 
+# snippet: one-call
 def first_seal(home: Path, address: str, invoice: bytes) -> bytes:
     ca, key, certificate = [(home / f).read_bytes() for f in ("ca.crt", "clients/branch-1.key", "clients/branch-1.crt")]
     # Without this option what is larger than 4 MiB is lost on its way back, after it was sealed.
@@ -34,5 +32,7 @@ def first_seal(home: Path, address: str, invoice: bytes) -> bytes:
 
 
 if __name__ == "__main__":
-    home, address = Path(os.environ["MUHURDAR_HOME"]), os.environ["MUHURDAR_ADDRESS"]
+    home = Path(os.environ.get("MUHURDAR_HOME", "/tmp/muhurdar"))
+    address = os.environ.get("MUHURDAR_ADDRESS", "127.0.0.1:7443")
     Path(sys.argv[2]).write_bytes(first_seal(home, address, Path(sys.argv[1]).read_bytes()))
+# end snippet
