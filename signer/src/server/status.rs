@@ -4,12 +4,12 @@
 use std::{borrow::Cow, collections::HashMap, fmt, time::Duration};
 
 use muhurdar_proto::ERROR_DOMAIN;
-use muhurdar_xades as xades;
+use muhurdar_xades::{self as xades, DocumentType};
 use prost::Message as _;
 use tonic::{Code, Status};
 use tonic_types::{BadRequest, ErrorDetail, ErrorInfo, LocalizedMessage, QuotaFailure, RetryInfo, StatusExt as _, pb};
 
-use super::turkish;
+use super::{messages::wire_document_type, turkish};
 use crate::{
     outside::shown,
     refusal::{LATER, Refusal, hex},
@@ -116,14 +116,28 @@ pub(super) fn item_status(refusal: &Refusal) -> pb::Status {
     })
 }
 
-/// The name that a limit of the engine has in `ServerLimits`, where it is one of those; else its own.
+/// The name that a limit of the engine has on the wire: that of `ServerLimits`, or, of those that nobody can set, one of its own.
 fn limit_name(what: &'static str) -> &'static str {
     match what {
         "bytes of input" => "document_bytes",
         "elements inside each other" => "depth",
         "attributes of an element" => "attributes",
+        "a tag" => "tag_bytes",
+        "a name" => "name_bytes",
+        "an attribute value" => "attribute_value_bytes",
+        "a reference" => "reference_bytes",
+        "a namespace name" => "namespace_name_bytes",
+        "namespaces in scope" => "namespaces",
+        "an identifier" => "identifier_bytes",
+        "bytes of Ids" => "identifiers_bytes",
         own => own,
     }
+}
+
+/// What the wire calls a document that has this name.
+fn document_type_name(name: &str) -> &str {
+    let known = DocumentType::ALL.into_iter().find(|known| known.name() == name);
+    known.map_or(name, |known| wire_document_type(known).as_str_name())
 }
 
 /// What a program reads of a refusal: `Reason` in reason.proto names the keys, and what each looks like.
@@ -143,15 +157,15 @@ fn metadata(refusal: &Refusal) -> HashMap<String, String> {
                     put("value", limit);
                 }
                 xades::Reason::DocumentUnexpected { found, expected } => {
-                    put("requested", expected);
-                    put("named", found);
+                    put("requested", &document_type_name(expected));
+                    put("named", &document_type_name(found));
                 }
                 _ => {}
             }
         }
         Refusal::DocumentType { requested, named } => {
-            put("requested", &requested.name());
-            put("named", &named.name());
+            put("requested", &wire_document_type(*requested).as_str_name());
+            put("named", &wire_document_type(*named).as_str_name());
         }
         Refusal::DocumentTooLarge { name, limit, size } => {
             put("limit", name);
@@ -194,8 +208,6 @@ mod tests {
     use tonic_types::pb::ErrorInfo;
 
     use super::*;
-    use muhurdar_xades::DocumentType;
-
     use crate::{
         admission::Bound,
         outside::Outside,

@@ -492,7 +492,7 @@ impl Reader {
         loop {
             match pieces.blocking_recv() {
                 Some(Piece::Of(piece)) => {
-                    preparer.feed(&piece)?;
+                    preparer.feed(&piece).map_err(of_large)?;
                     if let Some(sha256) = &mut sha256 {
                         sha256.update(&piece);
                     }
@@ -509,6 +509,21 @@ impl Reader {
                 None => return Err(Refusal::Internal),
             }
         }
+    }
+}
+
+/// One of its size is told the limit that it was measured by.
+fn of_large(refusal: xades::Refusal) -> Refusal {
+    match refusal.reason() {
+        xades::Reason::Limit {
+            what: "bytes of input",
+            limit,
+        } => Refusal::DocumentTooLarge {
+            name: "large_document_bytes",
+            limit: *limit,
+            size: None,
+        },
+        _ => refusal.into(),
     }
 }
 
