@@ -58,7 +58,7 @@ pub(crate) fn shown(text: &str, most: usize) -> Cow<'_, str> {
 /// Controls, line and paragraph separators, and what turns the direction of the text that follows (Unicode TR 36, 3.3.2).
 fn is_no_text(c: char) -> bool {
     c.is_control()
-        || matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        || matches!(c, '\u{2028}' | '\u{2029}' | '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]

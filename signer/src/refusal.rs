@@ -76,7 +76,7 @@ pub enum Refusal {
         named: DocumentType,
     },
     /// The document is larger than this call, or this caller, may bring; it was not read.
-    #[error("the document is too large: at most {limit} bytes are taken ({name})")]
+    #[error("the document is too large: at most {limit} bytes are taken ({name}){}", if *name == "document_bytes" { "; SealLarge takes larger ones" } else { "" })]
     DocumentTooLarge {
         /// The limit's name.
         name: &'static str,
@@ -86,7 +86,7 @@ pub enum Refusal {
         size: Option<u64>,
     },
     /// A message has more bytes than may come at once; it was not read.
-    #[error("{}the message is too large: at most {limit} bytes are taken; SealLarge takes larger documents", item.map_or_else(String::new, |item| format!("with items[{item}] ")))]
+    #[error("{}the message is too large: at most {limit} bytes are taken; {}SealLarge takes larger documents", item.map_or_else(String::new, |item| format!("with items[{item}] ")), if item.is_some() { "send the batch in parts; " } else { "" })]
     MessageTooLarge {
         /// Bytes of a message.
         limit: u64,
@@ -118,14 +118,17 @@ pub enum Refusal {
         problem: String,
     },
     /// Another certificate seals than the one that the request needs.
-    #[error("{problem}")]
+    #[error(
+        "another certificate of this taxpayer seals now than the one that the request names; ask GetSeal for it, and make anew what was made for \
+         the other, or name none"
+    )]
     CertificateChanged {
         /// The certificate that the request needs.
         requested: SealId,
         /// The one that seals.
         named: SealId,
-        /// What to do.
-        problem: &'static str,
+        /// The field that names the former.
+        field: &'static str,
     },
     /// No seal of that taxpayer, or of that id.
     #[error("there is no seal of {0} here, or none that this client may know of")]
@@ -140,7 +143,7 @@ pub enum Refusal {
     },
     /// The idempotency key belongs to another request.
     #[error(
-        "this idempotency key belongs to another request: it was used with another taxpayer, document, level or certificate; make a key for each document"
+        "this idempotency key belongs to another request: it was used with another taxpayer, document, level or certificate, or in another kind of call; make a key for each document"
     )]
     KeyReused,
     /// The call itself is none that this service can take: bytes that are no message, a method that does not exist.

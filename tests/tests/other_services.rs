@@ -104,7 +104,11 @@ async fn reflection_does_not_take_what_it_cannot_read_for_the_end() {
                 [list(), Bytes::from(body.clone())].concat().into(),
             ] {
                 let response = connection.call_with(path, &[], stream::once(body)).await.unwrap();
-                is(&refusal(response).await, Code::Internal, "REQUEST", what);
+                let (code, reason) = match what {
+                    "more than it takes" => (Code::InvalidArgument, "MESSAGE_TOO_LARGE"),
+                    _ => (Code::Internal, "REQUEST"),
+                };
+                is(&refusal(response).await, code, reason, what);
             }
         }
     }

@@ -288,6 +288,11 @@ async fn without_a_client_certificate_nobody_is_authenticated() {
         Code::Unauthenticated,
         "CLIENT_CERTIFICATE",
     );
+    let counted = "muhurdar_seals_total{document=\"unknown\",outcome=\"CLIENT_CERTIFICATE\"}";
+    assert!(appliance().metric(counted) >= 1.0, "who knocks is seen");
+    let told =
+        |line: &str| line.contains("denied") && line.contains("no client certificate") && line.contains("127.0.0.1:");
+    assert!(appliance().log().lines().any(told), "and for the auditor");
     let outcome = Branch::nobody(appliance())
         .connect()
         .await

@@ -50,7 +50,11 @@ pub struct Arrivals {
 pub struct Arrival {
     /// By itself.
     call: u64,
-    /// With the message that is not whole.
+    /// The most that one of its messages has had, where the transport keeps the room for it.
+    kept: u64,
+    /// Of the message that is not whole.
+    message: u64,
+    /// All of it.
     held: u64,
     by_all: Arc<AtomicU64>,
     by_one: Arc<AtomicU64>,
@@ -85,6 +89,8 @@ impl Arrivals {
         by_one.fetch_add(call, Ordering::Relaxed);
         Arrival {
             call,
+            kept: 0,
+            message: 0,
             held: call,
             by_all: Arc::clone(&self.held),
             by_one: Arc::clone(by_one),
@@ -114,7 +120,12 @@ impl Arrival {
     /// Whether it holds the beginning of a message.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.held == self.call
+        self.message == 0
+    }
+
+    /// The room for a message of so many bytes is kept when it is whole, and used again for the next.
+    pub fn keep(&mut self, bytes: u64) {
+        self.kept = self.kept.max(bytes);
     }
 
     /// So many bytes are held now of a message that is not whole.
@@ -122,7 +133,8 @@ impl Arrival {
     /// # Errors
     /// OVERLOADED where they are too many, with all that is held.
     pub fn hold(&mut self, bytes: u64) -> Result<(), Refusal> {
-        let bytes = bytes.saturating_add(self.call);
+        self.message = bytes;
+        let bytes = bytes.max(self.kept).saturating_add(self.call);
         let before = std::mem::replace(&mut self.held, bytes);
         if bytes <= before {
             self.by_all.fetch_sub(before - bytes, Ordering::Relaxed);
@@ -227,5 +239,32 @@ mod tests {
         assert!(matches!(refused, Refusal::Overloaded { .. }));
         assert_eq!(open.len(), 49, "half of a hundred mebibytes");
         assert!(arrivals.begin(None, Reading::InTurn).hold(MIB).is_ok(), "others");
+    }
+
+    #[test]
+    fn the_room_of_the_largest_message_counts_until_its_call_ends() {
+        let arrivals = Arrivals::new(100 * MIB, 16 * MIB);
+        let mut call = arrivals.begin(None, Reading::InTurn);
+        let idle = arrivals.bytes();
+        call.keep(16 * MIB);
+        call.hold(16 * MIB).unwrap();
+        assert!(!call.is_empty());
+        call.hold(0).unwrap();
+        assert!(call.is_empty(), "nobody is waited for");
+        assert_eq!(arrivals.bytes(), idle + 16 * MIB);
+        // The next one is where that one was.
+        call.hold(MIB).unwrap();
+        assert_eq!(arrivals.bytes(), idle + 16 * MIB);
+        let mut others = Vec::new();
+        while let Ok(()) = arrivals.begin(None, Reading::InTurn).hold(16 * MIB) {
+            let mut other = arrivals.begin(None, Reading::InTurn);
+            other.keep(16 * MIB);
+            other.hold(16 * MIB).unwrap();
+            other.hold(0).unwrap();
+            others.push(other);
+            assert!(others.len() < 10, "idle streams hold what the transport holds for them");
+        }
+        drop((call, others));
+        assert_eq!(arrivals.bytes(), 0);
     }
 }

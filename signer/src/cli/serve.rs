@@ -52,7 +52,9 @@ pub(super) fn serve(
         _ => Failure::usage(&error),
     })?;
     end::at_the_end(|| {
-        let _ = telemetry::flush_log();
+        if !telemetry::flush_log() {
+            telemetry::give_up_log();
+        }
     });
     telemetry::quiet_panics();
     let runtime = tokio::runtime::Builder::new_multi_thread()

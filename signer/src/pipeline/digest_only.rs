@@ -80,7 +80,9 @@ impl Pipeline {
         caller.may(Call::Digest)?;
         // Who has no seal, or one of another kind, is told so before anything is waited for.
         let certain = Some(request.certificate);
-        let seal = self.seal_of(caller, &request.taxpayer, certain, Timestamp::now())?;
+        let seal = self
+            .seal_of(caller, &request.taxpayer, certain, Timestamp::now())
+            .map_err(of_a_digest)?;
         let algorithm = algorithm(seal.certificate.key_type(), request.algorithm)?;
         let errand = Errand {
             priority: request.priority,
@@ -97,7 +99,9 @@ impl Pipeline {
 
         // It is the same certificate, but its time may be over.
         let now = Timestamp::now();
-        let seal = self.seal_of(caller, &request.taxpayer, certain, now)?;
+        let seal = self
+            .seal_of(caller, &request.taxpayer, certain, now)
+            .map_err(of_a_digest)?;
         let input = SignInput::digest(hash(algorithm.digest())?, &request.digest)?;
         let key = seal.certificate.public_key();
         let check = |value: &[u8]| {
@@ -123,6 +127,14 @@ impl Pipeline {
             admitted,
         })
     }
+}
+
+/// What a digest's request calls the field.
+fn of_a_digest(mut refusal: Refusal) -> Refusal {
+    if let Refusal::CertificateChanged { field, .. } = &mut refusal {
+        *field = "certificate_sha256";
+    }
+    refusal
 }
 
 /// The signature algorithm of a key with a digest: a curve takes only its own.

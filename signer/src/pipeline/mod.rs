@@ -218,8 +218,7 @@ impl Pipeline {
         Err(Refusal::CertificateChanged {
             requested: id,
             named: seal.id(),
-            problem: "another certificate of this taxpayer seals now than the one that the request names; ask GetSeal for it, and \
-                      make anew what was made for the other",
+            field: "options.certificate_sha256",
         })
     }
 
@@ -289,7 +288,8 @@ impl Pipeline {
             };
             xades::prepare(&document, &sealing)
         };
-        Ok(self.compute.run(bytes, work).await.map_err(|_| Refusal::Internal)??)
+        let prepared = self.compute.run(bytes, work).await.map_err(|_| Refusal::Internal)?;
+        prepared.map_err(|refusal| measured_by("document_bytes", Some(bytes as u64), refusal))
     }
 
     /// Signs on a token until the seal is whole: once, or twice where it is counter-signed. Only a value that verifies with
@@ -378,6 +378,21 @@ fn told(refusal: Refusal) -> Refusal {
         tracing::warn!(request = %trace::request_id(), reason, "refused: no token can sign");
     }
     refusal
+}
+
+/// Of a document's size it is told which limit it was measured by.
+fn measured_by(name: &'static str, size: Option<u64>, refusal: xades::Refusal) -> Refusal {
+    match refusal.reason() {
+        xades::Reason::Limit {
+            what: "bytes of input",
+            limit,
+        } => Refusal::DocumentTooLarge {
+            name,
+            limit: *limit,
+            size,
+        },
+        _ => refusal.into(),
+    }
 }
 
 /// What is no number of a taxpayer is not looked for.

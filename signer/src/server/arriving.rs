@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::{Code, Status, body::Body};
@@ -54,7 +54,7 @@ pub(super) fn layer(
                 largest,
                 one,
                 framing: Framing::default(),
-                prefix: BytesMut::new(),
+                prefix: Bytes::new(),
                 past: None,
                 rule,
                 rest: Bytes::new(),
@@ -88,7 +88,7 @@ struct Arriving {
     one: bool,
     framing: Framing,
     /// The beginning of a prefix that is not whole: it is not passed on before it is known what it announces.
-    prefix: BytesMut,
+    prefix: Bytes,
     /// What becomes of a message that is too large, and the one that is read past.
     rule: Rule,
     past: Option<Past>,
@@ -107,29 +107,27 @@ impl Arriving {
         if let Some(past) = self.past.take() {
             return self.read_past(past, data);
         }
+        if !self.prefix.is_empty() {
+            let begun = std::mem::take(&mut self.prefix);
+            data = [&begun[..], &data].concat().into();
+        }
         let passed = self.framing.pass(&data);
         self.rest = data.split_off(passed.bytes);
         if passed.whole {
             self.wait.begin_anew();
         }
-        if self.framing.is_in_a_prefix() {
-            // Behind whole messages, of which the last may have been empty.
-            let here = (self.framing.head - self.prefix.len()).min(data.len());
-            self.prefix.extend_from_slice(&data.split_off(data.len() - here));
+        if let Some(begun) = self.framing.step_back() {
+            // It is looked at again with what follows, so that no prefix is ever in two pieces.
+            self.prefix = data.split_off(data.len() - begun);
         }
         if self.framing.is_behind_a_prefix() && u64::from(self.framing.length) > self.largest {
-            let compressed = self.prefix.first().or(data.get(data.len().saturating_sub(PREFIX))) != Some(&0);
-            data.truncate(data.len() - (PREFIX - self.prefix.len()));
-            self.prefix.clear();
+            let prefix = data.split_off(data.len() - PREFIX);
             let (number, size) = (self.framing.whole, u64::from(self.framing.length));
-            let past = Past::begin(&self.rule, number, size, self.largest, compressed);
+            let past = Past::begin(&self.rule, number, size, self.largest, prefix[0] != 0);
             self.past = Some(past.map_err(|refusal| self.refuse(&refusal))?);
-        } else if !self.framing.is_in_a_prefix() && !self.prefix.is_empty() {
-            let prefix = std::mem::take(&mut self.prefix);
-            data = [&prefix[..], &data].concat().into();
         }
         if self.one && self.framing.whole > 0 {
-            if self.framing.whole > 1 || !self.framing.is_between_messages() {
+            if self.framing.whole > 1 || !self.framing.is_between_messages() || !self.prefix.is_empty() {
                 return Err(self.refuse(&Refusal::Call {
                     code: Code::Internal,
                     problem: "too many request messages: the method takes one".to_owned(),
@@ -138,7 +136,12 @@ impl Arriving {
             // The transport holds it until the call has ended, and what is held counts until then.
             return Ok(Frame::data(data));
         }
-        match self.arrival.hold(self.framing.held(self.largest)) {
+        let held = self.framing.held(self.largest) + self.prefix.len() as u64;
+        if !self.one {
+            // The transport keeps the room that it has made for the largest one, as long as the call is open.
+            self.arrival.keep(self.framing.held(self.largest));
+        }
+        match self.arrival.hold(held) {
             Ok(()) => Ok(Frame::data(data)),
             Err(refusal) => Err(self.refuse(&refusal)),
         }
@@ -202,7 +205,7 @@ impl http_body::Body for Arriving {
             Some(Err(broken)) => Poll::Ready(Some(Err(broken))),
             // Nobody else knows of what was kept back.
             Some(Ok(Err(_))) | None if this.keeps_something_back() => {
-                this.prefix.clear();
+                this.prefix = Bytes::new();
                 this.past = None;
                 Poll::Ready(Some(Err(this.refuse(&Refusal::Call {
                     code: Code::Internal,
@@ -292,9 +295,11 @@ impl Framing {
         }
     }
 
-    /// Whether a prefix has begun that is not whole.
-    fn is_in_a_prefix(&self) -> bool {
-        (1..PREFIX).contains(&self.head)
+    /// Steps back before a prefix that is not whole, and tells how many of its bytes have come.
+    fn step_back(&mut self) -> Option<usize> {
+        let begun = Some(self.head).filter(|head| (1..PREFIX).contains(head))?;
+        (self.head, self.length, self.come) = (0, 0, 0);
+        Some(begun)
     }
 
     /// Whether a prefix is whole, and nothing of its message has come.
@@ -375,7 +380,14 @@ impl Wait {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+
+    use http_body::Body as _;
+    use muhurdar_proto::seal::v1::{SealRequest, SealStreamRequest};
+    use prost::Message as _;
+
     use super::*;
+    use crate::admission::Arrivals;
 
     fn message(length: usize) -> Vec<u8> {
         let mut message = vec![0];
@@ -417,6 +429,110 @@ mod tests {
                 }
             }
             assert_eq!((passed, &cuts[..]), (bytes.len(), &cut_at[..]), "{size}");
+        }
+    }
+
+    /// A body that comes in these pieces.
+    struct Pieces(VecDeque<Bytes>);
+
+    impl http_body::Body for Pieces {
+        type Data = Bytes;
+        type Error = Status;
+
+        fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+            Poll::Ready(self.0.pop_front().map(|piece| Ok(Frame::data(piece))))
+        }
+    }
+
+    /// What the transport gets of a stream's body that comes in these pieces.
+    async fn passed_on(pieces: Vec<Bytes>, largest: u64) -> Result<Vec<u8>, Status> {
+        let arrivals = Arrivals::new(1 << 20, 1 << 20);
+        let mut arriving = Arriving {
+            body: Body::new(Pieces(pieces.into())),
+            largest,
+            one: false,
+            framing: Framing::default(),
+            prefix: Bytes::new(),
+            rule: Rule::Stream(Oversized::default()),
+            past: None,
+            rest: Bytes::new(),
+            begun: false,
+            arrival: arrivals.begin(None, Reading::InTurn),
+            wait: Wait::new(Duration::from_secs(60)),
+            metrics: Metrics::new().unwrap(),
+        };
+        let mut passed = Vec::new();
+        let mut arriving = Pin::new(&mut arriving);
+        while let Some(frame) = std::future::poll_fn(|cx| arriving.as_mut().poll_frame(cx)).await {
+            passed.extend_from_slice(&frame?.into_data().unwrap());
+        }
+        Ok(passed)
+    }
+
+    #[tokio::test]
+    async fn nothing_is_lost_or_moved_wherever_a_body_is_cut() {
+        let item = |id: &str, bytes: usize| {
+            let request = SealRequest {
+                document: vec![b'x'; bytes].into(),
+                ..SealRequest::default()
+            };
+            let item = SealStreamRequest {
+                id: id.to_owned(),
+                request: Some(request).filter(|_| bytes > 0),
+            };
+            let encoded = item.encode_to_vec();
+            let mut framed = message(0)[..1].to_vec();
+            framed.extend(u32::try_from(encoded.len()).unwrap().to_be_bytes());
+            [framed, encoded].concat()
+        };
+        let body = [
+            message(0),
+            message(3),
+            message(0),
+            message(0),
+            item("a", 30),
+            message(0),
+            message(2),
+        ]
+        .concat();
+        let expected = [
+            message(0),
+            message(3),
+            message(0),
+            message(0),
+            item("a", 0),
+            message(0),
+            message(2),
+        ]
+        .concat();
+        for first in 0..=body.len() {
+            for second in first..=body.len() {
+                let pieces = [&body[..first], &body[first..second], &body[second..]];
+                let pieces = pieces.map(Bytes::copy_from_slice).to_vec();
+                let passed = passed_on(pieces, 20).await.unwrap();
+                assert_eq!(passed, expected, "cut at {first} and {second}");
+            }
+        }
+        let bytes = body.iter().map(|byte| Bytes::copy_from_slice(&[*byte])).collect();
+        assert_eq!(passed_on(bytes, 20).await.unwrap(), expected, "byte by byte");
+        // What ends in the middle is told, wherever that is.
+        let whole: Vec<usize> = vec![
+            0,
+            5,
+            13,
+            18,
+            23,
+            23 + item("a", 30).len(),
+            28 + item("a", 30).len(),
+            body.len(),
+        ];
+        for end in 0..body.len() {
+            let passed = passed_on(vec![Bytes::copy_from_slice(&body[..end])], 20).await;
+            let in_a_message = passed.is_ok() && !expected.starts_with(&passed.clone().unwrap_or_default());
+            assert!(!in_a_message, "cut at {end}");
+            if whole.contains(&end) {
+                assert!(passed.is_ok(), "cut at {end}: {passed:?}");
+            }
         }
     }
 

@@ -56,7 +56,7 @@ pub use self::{
     live::Live,
     tls::{TlsError, Trust},
 };
-use crate::{admission::MESSAGE_OVERHEAD, config::Config, pipeline::Pipeline};
+use crate::{admission::MESSAGE_OVERHEAD, config::Config, pipeline::Pipeline, refusal::Refusal, telemetry::Metrics};
 
 /// Connections that may wait to be accepted; Linux lowers it to `net.core.somaxconn`, which has been 4096 since 5.4. Beyond it
 /// the kernel drops connections in silence, and a client of ours tries again a second later at the soonest.
@@ -189,6 +189,7 @@ impl Server {
             live: Arc::clone(&self.live),
             largest: limit,
         };
+        let metrics = Arc::clone(&pipeline.metrics);
         let sealing = Sealing::new(pipeline, Arc::clone(&self.live), limit);
         let sealing = SealServiceServer::new(sealing)
             .max_decoding_message_size(usize::try_from(limit).unwrap_or(usize::MAX))
@@ -206,11 +207,17 @@ impl Server {
         // Python's own client asks for nothing newer.
         let reflection_alpha = reflected().build_v1alpha().expect(descriptors);
 
-        let routes = Routes::new(InterceptedService::new(sealing, certified(&self.live)))
-            .add_service(InterceptedService::new(health, certified(&self.live)))
-            .add_service(InterceptedService::new(reflection, certified(&self.live)))
-            .add_service(InterceptedService::new(reflection_alpha, certified(&self.live)))
-            .prepare();
+        let routes = Routes::new(InterceptedService::new(
+            sealing,
+            intercept(counted(certified(&self.live), metrics)),
+        ))
+        .add_service(InterceptedService::new(health, intercept(certified(&self.live))))
+        .add_service(InterceptedService::new(reflection, intercept(certified(&self.live))))
+        .add_service(InterceptedService::new(
+            reflection_alpha,
+            intercept(certified(&self.live)),
+        ))
+        .prepare();
         let service = wording::layer(limit).layer(reflection::Honest.layer(routes));
         let service = opening.layer(counting.layer(arriving.layer(expanding.layer(service))));
         http2::serve(http2::builder(&self.config.server), connections, service, end).await;
@@ -218,9 +225,30 @@ impl Server {
 }
 
 /// Refuses a call without a client certificate, or with one that is trusted no more, before its body is read.
-fn certified(live: &Arc<Live>) -> impl Fn(Request<()>) -> Result<Request<()>, Status> + Clone + use<> {
+fn certified(live: &Arc<Live>) -> impl Fn(&Request<()>) -> Result<(), Refusal> + Clone + use<> {
     let live = Arc::clone(live);
-    move |request| match live.authenticate(request.extensions().get::<Arc<Peer>>().map(|peer| &**peer)) {
+    move |request| live.authenticate(request.extensions().get::<Arc<Peer>>().map(|peer| &**peer))
+}
+
+/// The same for calls of what a probe does not ask for: who was refused is counted, and told to the auditor.
+fn counted(
+    certified: impl Fn(&Request<()>) -> Result<(), Refusal> + Clone,
+    metrics: Arc<Metrics>,
+) -> impl Fn(&Request<()>) -> Result<(), Refusal> + Clone {
+    move |request| {
+        certified(request).inspect_err(|refusal| {
+            metrics.refused(refusal, None);
+            let peer = request.extensions().get::<Arc<Peer>>().map(|peer| &*peer.place);
+            tracing::warn!(target: "muhurdar::audit", peer, why = "no client certificate that holds now", "denied");
+        })
+    }
+}
+
+/// As tonic asks.
+fn intercept(
+    certified: impl Fn(&Request<()>) -> Result<(), Refusal> + Clone,
+) -> impl Fn(Request<()>) -> Result<Request<()>, Status> + Clone {
+    move |request| match certified(&request) {
         Ok(()) => Ok(request),
         Err(refusal) => Err(status::status(&refusal)),
     }

@@ -226,7 +226,9 @@ pub(super) async fn seal(
 ) -> Result<Answered, Refusal> {
     let journey = pipeline.recorder.begin(origin);
     contained(journey, async {
-        let asked = read(request, deadline).inspect_err(|refusal| pipeline.metrics.refused(refusal, None))?;
+        // Whoever may not is told so before anything else.
+        let asked = caller.may(Call::Seal).and_then(|()| read(request, deadline));
+        let asked = asked.inspect_err(|refusal| pipeline.metrics.refused(refusal, None))?;
         let Asked { request, key } = asked;
         let Some(key) = key else {
             // On the heap: it is ten kilobytes, and whoever awaits, spawns or keeps it would copy them each time.
@@ -324,8 +326,9 @@ async fn sign_digest(
 ) -> Result<wire::SignDigestResponse, Refusal> {
     let journey = pipeline.recorder.begin(origin);
     contained(journey, async {
-        let Asked { request, key } =
-            read_digest(request, deadline).inspect_err(|refusal| pipeline.metrics.refused(refusal, None))?;
+        let asked = caller.may(Call::Digest).and_then(|()| read_digest(request, deadline));
+        let asked = asked.inspect_err(|refusal| pipeline.metrics.refused(refusal, None))?;
+        let Asked { request, key } = asked;
         let Some(key) = key else {
             return pipeline.sign_digest(caller, request, None).await.map(signed);
         };

@@ -76,7 +76,7 @@ pub(super) fn status(refusal: &Refusal) -> Status {
         }
         Refusal::MessageTooLarge { .. } => details.push(violation("document", &message)),
         Refusal::TaxpayerMismatch { .. } => details.push(violation("taxpayer", &message)),
-        Refusal::CertificateChanged { .. } => details.push(violation("certificate_sha256", &message)),
+        Refusal::CertificateChanged { field, .. } => details.push(violation(field, &message)),
         Refusal::KeyReused => details.push(violation("idempotency_key", &message)),
         Refusal::Request { field, problem } => details.push(violation(field, problem)),
         _ => {}
@@ -251,7 +251,7 @@ mod tests {
             Refusal::CertificateChanged {
                 requested: [1; 32],
                 named: [2; 32],
-                problem: "x",
+                field: "x",
             },
             Refusal::KeyReused,
             Refusal::DocumentType {

@@ -83,7 +83,8 @@ impl Stream {
             let caller = self.live.caller(self.peer.as_deref());
             let (pipeline, origin) = (Arc::clone(&self.pipeline), Arc::clone(&self.origin));
             let mut id = unanswered.begin(&item.id);
-            if let Some(size) = self.oversized.size_of(number) {
+            let oversized = self.oversized.size_of(number);
+            if let Some(size) = oversized.filter(|_| id.refusal.is_none()) {
                 id.refusal = Some(Refusal::MessageTooLarge {
                     limit: self.message_limit,
                     size: Some(size),

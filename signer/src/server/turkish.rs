@@ -14,7 +14,7 @@ pub(super) fn sentence(refusal: &Refusal) -> String {
         Refusal::Document(document) => format!("{}{}.", of_a_document(document), place(document)),
         Refusal::DocumentType { .. } => "Belge, istekte bildirilen türden değil.".to_owned(),
         Refusal::DocumentTooLarge { limit, .. } => {
-            format!("Belge fazla büyük: en çok {limit} bayt kabul ediliyor.")
+            format!("Belge fazla büyük: en çok {limit} bayt kabul ediliyor; daha büyükleri SealLarge ile gönderilir.")
         }
         Refusal::MessageTooLarge { limit, item, .. } => format!(
             "{}İleti fazla büyük: en çok {limit} bayt kabul ediliyor; daha büyük belgeler SealLarge ile gönderilir.",
@@ -33,13 +33,13 @@ pub(super) fn sentence(refusal: &Refusal) -> String {
             "Mükellef artık başka bir sertifikayla mühürlüyor; GetSeal ile yeni sertifikayı alıp isteği yeniden hazırlayın.".to_owned()
         }
         Refusal::SealUnknown(wanted) => format!("Burada {wanted} için bir mühür yok, ya da bu istemciye açık değil."),
-        Refusal::Request { field, .. } => format!("İstekteki {field} alanı geçersiz."),
+        Refusal::Request { field, .. } => format!("İstekteki {field} alanı geçersiz; nedeni İngilizce iletide."),
         Refusal::KeyReused => "Bu idempotency anahtarı başka bir istek için kullanılmış; her belgeye kendi anahtarını verin.".to_owned(),
-        Refusal::Call { .. } => "Çağrı geçersiz: böyle bir yöntem yok, ya da gönderilen baytlar bir ileti değil.".to_owned(),
+        Refusal::Call { .. } => "Çağrı bu haliyle kabul edilemez; nedeni İngilizce iletide.".to_owned(),
         Refusal::Unauthenticated => {
             "Geçerli bir istemci sertifikası gösterilmedi; süresi dolmamış ve iptal edilmemiş bir sertifikayla bağlanın.".to_owned()
         }
-        Refusal::Access(_) => "Bu istemcinin buna yetkisi yok.".to_owned(),
+        Refusal::Access(_) => "Bu istemcinin ya da sertifikasının bu işlem için yetkisi yok; yetkiyi servisi işleten verir.".to_owned(),
         Refusal::Overloaded { .. } => "Servis şu anda daha fazla iş kabul edemiyor; biraz sonra yeniden deneyin.".to_owned(),
         Refusal::Quota { bound, limit, .. } => {
             let what = match bound {
@@ -61,7 +61,7 @@ pub(super) fn sentence(refusal: &Refusal) -> String {
 fn of_a_document(refusal: &xades::Refusal) -> &'static str {
     use xades::RefusalKind;
     match refusal.kind() {
-        RefusalKind::Malformed => "Belge düzgün biçimli (well-formed) bir XML değil",
+        RefusalKind::Malformed => "Belge düzgün biçimli (well-formed) bir XML değil; nedeni İngilizce iletide",
         RefusalKind::DtdForbidden => "Belgede DTD (<!DOCTYPE>) olamaz",
         RefusalKind::Limit => "Belge, izin verilenden daha derin, daha geniş ya da daha büyük",
         RefusalKind::DocumentType => {

@@ -214,6 +214,24 @@ pub fn flush_log() -> bool {
     written
 }
 
+/// Says, in whatever can still be written, how much could not be and is lost with the process.
+pub fn give_up_log() {
+    const LAST_WORDS: Duration = Duration::from_millis(300);
+    for status in log_status().into_iter().filter(|status| status.queued > 0) {
+        let error = status.error.as_deref().unwrap_or("nobody takes them");
+        tracing::error!(
+            log = status.name,
+            bytes = status.queued,
+            error,
+            "lines of the log could not be written, and are lost"
+        );
+    }
+    let until = Instant::now() + LAST_WORDS;
+    for outlet in outlets() {
+        outlet.flush(until);
+    }
+}
+
 /// How each way out is; none in a process that does not serve.
 pub(crate) fn log_status() -> Vec<Status> {
     outlets().map(|outlet| outlet.status()).collect()

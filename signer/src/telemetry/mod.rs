@@ -24,6 +24,6 @@ pub(crate) use self::{
     recent::{Warning, recent},
 };
 pub use self::{
-    log::{LogError, flush_log, quiet_panics, start_log, start_service_log},
+    log::{LogError, flush_log, give_up_log, quiet_panics, start_log, start_service_log},
     metrics::Metrics,
 };

@@ -27,7 +27,7 @@ use tokio::{
 use uuid::Uuid;
 
 use self::spool::{Spliced, Spool, Spooled};
-use super::{Described, Pipeline, Receipt, Rules, receipt, right_taxpayer};
+use super::{Described, Pipeline, Receipt, Rules, measured_by, receipt, right_taxpayer};
 use crate::{
     admission::{Admitted, Caller, Errand, LargeShare, Visit},
     config::{Call, Config, Priority},
@@ -114,6 +114,9 @@ pub struct Incoming {
     progress: Progress,
     pieces: mpsc::Sender<Piece>,
     reading: JoinHandle<Result<Read, Refusal>>,
+    /// Bytes that have come, and whether the reader took all of them.
+    come: u64,
+    given_up: bool,
     of: Of,
 }
 
@@ -260,6 +263,8 @@ impl Pipeline {
             progress: Progress::new(rules.large_patience),
             pieces,
             reading,
+            come: 0,
+            given_up: false,
             of: Of {
                 seal,
                 policy,
@@ -353,16 +358,16 @@ impl Incoming {
     /// What is wrong with the document; ACCESS where the caller may not have it sealed, TAXPAYER_MISMATCH, REQUEST where it has another
     /// size than was said.
     pub async fn whole(self, caller: &Caller) -> Result<Whole, Refusal> {
+        // What was cut on its way is no fault of the document's.
+        if let Some(said) = self.of.request.size.filter(|said| *said != self.come)
+            && !self.given_up
+        {
+            return Err(other_size(said, self.come));
+        }
         // Where the reader has given up, it says why itself.
         drop(self.pieces.send(Piece::End).await);
         let read = self.reading.await.unwrap_or(Err(Refusal::Internal))?;
-        let (of, bytes) = (self.of, read.spooled.bytes());
-        if let Some(said) = of.request.size.filter(|said| *said != bytes) {
-            return Err(Refusal::Request {
-                field: "header.size",
-                problem: format!("says {said} bytes, but {bytes} came"),
-            });
-        }
+        let of = self.of;
         caller.may(Call::Seal)?;
         caller.may_have_sealed(read.digested.document_type())?;
         right_taxpayer(read.digested.sealer(), &of.request.taxpayer, of.rules.unnamed_sealer)?;
@@ -395,7 +400,12 @@ impl Incoming {
             });
         }
         self.progress.made(piece.len());
-        Ok(self.pieces.send(Piece::Of(piece)).await.is_ok())
+        self.come += piece.len() as u64;
+        if let Some(said) = self.of.request.size.filter(|said| *said < self.come) {
+            return Err(other_size(said, self.come));
+        }
+        self.given_up = self.pieces.send(Piece::Of(piece)).await.is_err();
+        Ok(!self.given_up)
     }
 }
 
@@ -492,7 +502,9 @@ impl Reader {
         loop {
             match pieces.blocking_recv() {
                 Some(Piece::Of(piece)) => {
-                    preparer.feed(&piece).map_err(of_large)?;
+                    preparer
+                        .feed(&piece)
+                        .map_err(|refusal| measured_by("large_document_bytes", None, refusal))?;
                     if let Some(sha256) = &mut sha256 {
                         sha256.update(&piece);
                     }
@@ -512,18 +524,10 @@ impl Reader {
     }
 }
 
-/// One of its size is told the limit that it was measured by.
-fn of_large(refusal: xades::Refusal) -> Refusal {
-    match refusal.reason() {
-        xades::Reason::Limit {
-            what: "bytes of input",
-            limit,
-        } => Refusal::DocumentTooLarge {
-            name: "large_document_bytes",
-            limit: *limit,
-            size: None,
-        },
-        _ => refusal.into(),
+fn other_size(said: u64, come: u64) -> Refusal {
+    Refusal::Request {
+        field: "size",
+        problem: format!("says {said} bytes, but {come} have come"),
     }
 }
 

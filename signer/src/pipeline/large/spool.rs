@@ -83,11 +83,6 @@ impl Spool {
 }
 
 impl Spooled {
-    /// Of the document.
-    pub(super) fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
     /// The `number`th block; empty behind the last.
     fn block(&self, number: u64) -> io::Result<Vec<u8>> {
         let left = self.bytes.saturating_sub(number * BLOCK as u64);

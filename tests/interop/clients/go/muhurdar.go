@@ -26,7 +26,7 @@ import (
 
 // snippet: connect
 
-// maxAnswer is more than the largest answer: ServerLimits.message_bytes and 64 KiB.
+// maxAnswer is more than the largest answer: ServerLimits.message_bytes, and 10 KB for each seal of a batch.
 const maxAnswer = 32 << 20
 
 // dial opens a connection that outlives whatever lies between: NAME is whose certificate is shown, empty for nobody's.

@@ -22,7 +22,7 @@ HOME, ADDRESS = Path(os.environ["MUHURDAR_HOME"]), os.environ["MUHURDAR_ADDRESS"
 
 # snippet: connect
 OPTIONS = [
-    # The server's ServerLimits.message_bytes and 1 MiB, or more. The default of 4 MiB throws larger answers away.
+    # ServerLimits.message_bytes, and 10 KB for each seal of a batch. The default of 4 MiB throws larger answers away.
     ("grpc.max_receive_message_length", 32 << 20),
     # A line that is dead and does not say so is noticed after 40 seconds, and only so.
     ("grpc.keepalive_time_ms", 30_000),

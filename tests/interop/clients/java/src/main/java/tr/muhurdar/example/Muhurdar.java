@@ -56,7 +56,7 @@ final class Muhurdar implements AutoCloseable {
                 .build();
     }
 
-    /** More than the largest answer: ServerLimits.message_bytes and 64 KiB. */
+    /** More than the largest answer: ServerLimits.message_bytes, and 10 KB for each seal of a batch. */
     static final int MAX_ANSWER = 32 << 20;
 
     /** For one call after the other. */
