@@ -52,6 +52,7 @@ promtool() {
 
 alert_rules() {
   local promtool
+  run scripts/alerts.sh --check || exit 1
   if promtool=$(promtool); then
     run "$promtool" test rules deploy/prometheus/*.test.yaml >"$TARGET/promtool.log" 2>&1 || {
       cat "$TARGET/promtool.log" >&2
