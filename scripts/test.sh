@@ -52,6 +52,7 @@ promtool() {
 
 alert_rules() {
   local promtool
+  run scripts/alerts.sh --check || exit 1
   if promtool=$(promtool); then
     run "$promtool" test rules deploy/prometheus/*.test.yaml >"$TARGET/promtool.log" 2>&1 || {
       cat "$TARGET/promtool.log" >&2
@@ -60,6 +61,18 @@ alert_rules() {
   else
     note "promtool could not be had (Debian's package prometheus): the tests of the alert rules did not run."
   fi
+}
+
+# The unit as systemd reads it here. What it says of other units is not ours, and the binary need not be installed.
+systemd_unit() {
+  local unit=$TARGET/muhurdar.service said
+  if ! command -v systemd-analyze >/dev/null 2>&1; then
+    note "systemd-analyze is not here, so the unit was not checked."
+    return
+  fi
+  sed 's|^ExecStart=/usr/local/bin/muhurdar|ExecStart=/bin/true|' deploy/systemd/muhurdar.service >"$unit"
+  said=$(systemd-analyze verify --man=no "$unit" 2>&1 | grep -F muhurdar.service)
+  [ -z "$said" ] || die 1 "systemd finds fault with deploy/systemd/muhurdar.service: $said"
 }
 
 supply_chain() {
@@ -89,10 +102,11 @@ done
 say "Formatting"
 cargo_step "formatting (cargo fmt mends it)" fmt --all --check
 
-say "Scripts (shellcheck), unsafe code, alert rules (promtool)"
+say "Scripts (shellcheck), unsafe code, alert rules (promtool), the unit (systemd-analyze)"
 run shellcheck -x scripts/*.sh .ci/run || die 1 "shellcheck found fault with a script (above)"
 run scripts/check-unsafe.sh || exit 1
 alert_rules
+systemd_unit
 
 say "Lints (clippy)"
 cargo_step "clippy" clippy --workspace --all-targets --locked -- -D warnings

@@ -139,6 +139,8 @@ impl Check<'_> {
                 Some(labels)
             }
             ("rate" | "increase" | "changes" | "resets" | "time", labels) => labels,
+            // Of what is not there nothing is known but what was asked for.
+            ("absent", _) => Some(Labels::new()),
             (other, _) => {
                 self.complaints
                     .push(format!("what {other} does to labels this test has to learn"));
@@ -215,6 +217,7 @@ fn a_query_for_what_is_not_there_is_noticed() {
             "histogram_quantile(0.9, sum by (le) (muhurdar_stage_seconds_bucket))",
             "",
         ),
+        ("absent(up{job=\"muhurdar\"})", ""),
     ] {
         assert_eq!(complaints(text, shows), [""; 0], "{text}");
     }
@@ -235,6 +238,8 @@ fn a_query_for_what_is_not_there_is_noticed() {
             "",
             "no le",
         ),
+        ("absent(muhurdar_lane)", "", "muhurdar_lane: no such metric"),
+        ("absent(muhurdar_lanes)", "{{ $labels.token }}", "shows token"),
         ("sum(muhurdar_lanes", "", "not PromQL"),
         ("muhurdar_lanes $instance", "", "not PromQL"),
     ] {
