@@ -71,11 +71,20 @@ fn another_languages_client_goes_on_by_itself_beside_a_stream_that_stays_open() 
         return;
     }
     // Not resolved: where it lies is what makes it that environment's.
-    let mut command = Command::new(marker.canonicalize().unwrap().with_file_name("bin").join("python"));
-    command.arg(root.join("tests/interop/clients/ageing.py"));
-    command.arg(appliance().dir()).arg(appliance().address().to_string());
-    let output = Output::of(command.arg((AGE * 4).as_secs().to_string()));
-    assert!(output.status.success(), "{}", output.text);
+    let python = marker.canonicalize().unwrap().with_file_name("bin").join("python");
+    for last in [false, false, true] {
+        let mut command = Command::new(&python);
+        command.arg(root.join("tests/interop/clients/ageing.py"));
+        command.arg(appliance().dir()).arg(appliance().address().to_string());
+        let output = Output::of(command.arg((AGE * 4).as_secs().to_string()));
+        if output.status.success() {
+            return;
+        }
+        // Rarely h2 takes a window update for a call that came too late for a PROTOCOL_ERROR, and ends the connection by it: which is
+        // said where the age is configured, and nothing that this service does.
+        let h2s = output.text.contains("Got goaway [1]");
+        assert!(h2s && !last, "{}", output.text);
+    }
 }
 
 /// hyper's client cancels a call that it has not sent yet when its connection may take no more, and tonic does not try it again.

@@ -105,7 +105,7 @@ pub struct Server {
     pub keep_alive_timeout: Duration,
     /// How old a connection may become, a tenth more or less, before its client is asked to make another for its next calls;
     /// those that are open stay, for as long as they like. Zero: as old as it likes.
-    #[serde(default = "default_max_connection_age", deserialize_with = "duration")]
+    #[serde(default, deserialize_with = "duration")]
     pub max_connection_age: Duration,
     /// Connections at a time. One more takes the place of the oldest that is still in its handshake, or is closed unread.
     #[serde(default = "default_max_connections")]
@@ -424,10 +424,6 @@ fn default_keep_alive_interval() -> Duration {
 
 fn default_keep_alive_timeout() -> Duration {
     Duration::from_secs(20)
-}
-
-fn default_max_connection_age() -> Duration {
-    Duration::from_secs(30 * 60)
 }
 
 fn default_max_connections() -> usize {
