@@ -24,14 +24,15 @@ use tonic::{
 use tonic_types::StatusExt as _;
 
 /// The calls, and whether they take a stream.
-const CALLS: [(&str, bool); 7] = [
+const CALLS: [(&str, bool); 8] = [
     ("Seal", false),
     ("SealStream", true),
     ("SealBatch", false),
     ("SealLarge", true),
-    ("SealDigest", false),
+    ("SignDigest", false),
     ("ListSeals", false),
     ("GetSeal", false),
+    ("GetServerInfo", false),
 ];
 const PART: u8 = 0xFE;
 

@@ -309,6 +309,10 @@ impl Expander {
         // By itself, as `arriving` has it: room for the message is made where its prefix is read.
         self.ready.push_back(prefix.freeze());
         self.share = pieces.share;
+        if let Some(share) = self.share.as_mut().filter(|_| !self.one) {
+            // As in `arriving`: the transport keeps the room of the largest one, and that is of what it has become.
+            share.keep(pieces.bytes);
+        }
         self.ready.extend(pieces.whole);
         self.ready
             .extend(Some(pieces.last.freeze()).filter(|last| !last.is_empty()));
@@ -469,8 +473,8 @@ mod tests {
             let held = arrivals.bytes() - nothing;
             assert!((450_000..700_000).contains(&held), "{held}");
             while expander.next().is_some() {}
-            // The only one of its call is held by the transport until the call's end.
-            assert_eq!(arrivals.bytes() - nothing, if one { held } else { 0 });
+            // The only one of its call is held by the transport until the call's end; of a stream's, its room is.
+            assert_eq!(arrivals.bytes() - nothing, if one { held } else { 500_000 });
         }
         assert_eq!(arrivals.bytes(), 0);
     }

@@ -97,6 +97,8 @@ impl LargeCall {
         };
         let (Asked { request, key }, wanted_whole) = read_large(header, self.deadline)?;
         let (expect, taxpayer, certificate) = (request.expect, request.taxpayer.clone(), request.certificate);
+        // What is none is told before the document comes.
+        let key = key.map(|key| Key::new(&self.caller.name, &key)).transpose()?;
         let mut incoming = self.pipeline.begin_large(&self.caller, request).await?;
         tokio::select! {
             biased;
@@ -113,7 +115,6 @@ impl LargeCall {
         };
         let certificate = certificate.as_ref().map_or(&[][..], |id| id);
         let fingerprint = Fingerprint::of(&[b"large", taxpayer.as_bytes(), &sha256, certificate]);
-        let key = Key::new(&caller.name, &key)?;
         match self.pipeline.answers.find(key, fingerprint, whole.deadline()).await? {
             Found::Claim(claim) => {
                 let (mut response, document) = self.seal(&caller, whole).await?;
